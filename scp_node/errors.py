@@ -1,0 +1,22 @@
+"""Errors of the node; each carries what is needed to act on it and no patient data."""
+
+
+class NodeError(Exception):
+    """Root of all errors of this package."""
+
+
+class SpoolFullError(NodeError):
+    """Free space is below the low-water mark, or the disk refused a write."""
+
+
+class ResultError(NodeError):
+    """A result object cannot be built; carries the source's SOP Instance UID."""
+
+    def __init__(self, sop_instance_uid: str, detail: str) -> None:
+        super().__init__(f"results of {sop_instance_uid}: {detail}")
+        self.sop_instance_uid = sop_instance_uid
+        self.detail = detail
+
+
+class UnknownJobError(NodeError):
+    """No instance has this id or SOP Instance UID."""
