@@ -1,0 +1,137 @@
+"""Entry point `scp-node`: finds a command's module by name and runs it; imports nothing heavy itself.
+
+A command is one line in ``COMMANDS`` and one module with ``add_parser(subparsers)`` and ``run(args) -> int``. Only the
+module of the command that was asked for is imported, so ``scp-node echo`` never loads torch.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+
+from config.load import ConfigError
+from inference.errors import InferenceError
+from scp_node.errors import NodeError
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK = 0
+FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+EXIT_CODES = (
+    "exit codes: 0 everything asked for was done; 1 something failed or was not found; 2 wrong usage or "
+    "configuration; 130 interrupted; 141 the reader of the output went away"
+)
+
+
+class CommandModule(Protocol):
+    """What the module of a command offers."""
+
+    def add_parser(self, subparsers: "Subparsers") -> object:
+        """Add the command's own parser, with its arguments, to ``subparsers``."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; return the exit code."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One command of `scp-node`."""
+
+    name: str
+    module: str
+    summary: str
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(name="serve", module="scp_node.cli.serve", summary="receive, analyse and deliver until stopped"),
+    Command(name="analyze", module="scp_node.cli.analyze", summary="analyse files (DICOM, PNG, JPEG) without a server"),
+    Command(
+        name="demo",
+        module="scp_node.cli.demo",
+        summary="one radiograph through node and stand-in PACS, on this machine",
+    ),
+    Command(name="echo", module="scp_node.cli.echo", summary="verify a destination with C-ECHO"),
+    Command(name="jobs", module="scp_node.cli.jobs", summary="list, show, retry and cancel what was received"),
+    Command(name="models", module="scp_node.cli.models", summary="list the models and check their weights"),
+    Command(name="config", module="scp_node.cli.config", summary="check, show or write the configuration"),
+    Command(name="doctor", module="scp_node.cli.doctor", summary="check everything the node depends on"),
+    Command(name="train", module="scp_node.cli.train", summary="train a model"),
+    Command(name="evaluate", module="scp_node.cli.evaluate", summary="measure checkpoints on labelled radiographs"),
+)
+
+_EPILOG = f"""examples:
+  scp-node demo                            see it work, nothing to set up
+  scp-node analyze chest.dcm --json        one JSON object per file
+  scp-node serve --config node.toml        run the node
+  scp-node echo pacs --config node.toml    does the PACS answer?
+
+{EXIT_CODES}
+
+Research use only; not a medical device."""
+
+
+def fail(message: str, code: int = FAILED) -> int:
+    """Write one sentence to standard error and return the exit code."""
+    sys.stderr.write(f"scp-node: {message}\n")
+    return code
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    """Reports wrong usage as one sentence instead of a usage block."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, CommandModule | None]:
+    """Make the parser; only the chosen command's module is imported, the others are known by name and summary."""
+    parser: argparse.ArgumentParser = _OneLineParser(
+        prog="scp-node",
+        description="DICOM node that answers chest radiographs with Grad-CAM pictures and structured reports.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"scp-node {version('scp-node')}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module: CommandModule | None = None
+    for command in COMMANDS:
+        if command.name == chosen:
+            module = cast("CommandModule", importlib.import_module(command.module))
+            module.add_parser(subparsers)
+        else:
+            subparsers.add_parser(command.name, help=command.summary)
+    return parser, module
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # The top-level options take no value, so the first word that is no option is the command.
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        parser, module = build_parser(chosen)
+        args = parser.parse_args(arguments)
+        assert module is not None  # noqa: S101 - argparse has refused an unknown command by now
+        code = module.run(args)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return fail(str(error), USAGE)
+    except (NodeError, InferenceError) as error:
+        return fail(str(error))
+    except BrokenPipeError:
+        # Python flushes standard output once more at exit; without this that would print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+    else:
+        return code
