@@ -4,6 +4,8 @@ Geometry, contrast and gamma, resolution and blur, noise, borders and collimatio
 polarity is settled by ``imaging.polarity`` before a model sees anything.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +13,43 @@ from numpy.typing import NDArray
 MARKERS = ("L", "R", "PA", "AP", "SUPINE", "PORTABLE", "ERECT", "SEMI", "LT", "RT")
 
 
-def augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a changed copy of one radiograph at the network's input size.
+Boxes = tuple[tuple[float, float, float, float], ...]
+"""(x, y, width, height) as fractions of the image's width and height."""
+
+
+def augment(
+    image: NDArray[np.uint8], boxes: Boxes, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return a changed copy of one radiograph at the network's input size, and where its opacities went.
 
     Parameters
     ----------
     image
         (rows, columns) uint8, 255 = white.
+    boxes
+        Radiologists' boxes; empty when there are none.
     rng
         Source of randomness; the same state gives the same picture.
 
     Returns
     -------
-    (rows, columns) uint8
+    image
+        (rows, columns) uint8
+    mask
+        (rows, columns) float32, 1 inside the boxes, 0 elsewhere.
     """
-    out = _geometry(image, rng)
-    out = _tones(out, rng)
+    before = _mask(boxes, image.shape)
+    affine = _affine(image.shape, rng, may_zoom=True)
+    mask = _warp(before, affine, cv2.BORDER_CONSTANT)
+    if mask.sum() < 0.4 * before.sum():  # the zoom lost what the label is about
+        affine = _affine(image.shape, rng, may_zoom=False)
+        mask = _warp(before, affine, cv2.BORDER_CONSTANT)
+    mode = cv2.BORDER_REPLICATE if rng.random() < 0.3 else cv2.BORDER_CONSTANT
+    return _appearance(_warp(image, affine, mode).astype(np.uint8), rng), mask.astype(np.float32)
+
+
+def _appearance(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    out = _tones(image, rng)
     if rng.random() < 0.35:
         out = _resolution(out, rng)
     if rng.random() < 0.3:
@@ -40,21 +63,38 @@ def augment(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
     return out
 
 
-def _geometry(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    rows, columns = image.shape
+def _mask(boxes: Boxes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    mask = np.zeros(shape, dtype=np.float32)
+    rows, columns = shape
+    for x, y, width, height in boxes:
+        mask[
+            int(y * rows) : int(np.ceil((y + height) * rows)), int(x * columns) : int(np.ceil((x + width) * columns))
+        ] = 1
+    return mask
+
+
+def _affine(shape: tuple[int, ...], rng: np.random.Generator, *, may_zoom: bool) -> NDArray[np.float64]:
+    rows, columns = shape
     angle = np.deg2rad(rng.normal(0, 6))
     scale = np.exp(rng.uniform(-0.16, 0.2))
+    reach = 0.07
+    if may_zoom and rng.random() < 0.25:
+        scale = np.exp(rng.uniform(0.2, 0.4))
+        reach = (scale - 1) / 2
     aspect = np.exp(rng.uniform(-0.14, 0.14))
     shear = rng.uniform(-0.08, 0.08)
     flip = -1.0 if rng.random() < 0.5 else 1.0
     rotate = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = rotate @ np.array([[1, shear], [0, 1]]) @ np.diag([flip * scale * aspect, scale / aspect])
     centre = np.array([columns - 1, rows - 1]) / 2
-    shift = rng.uniform(-0.07, 0.07, 2) * (columns, rows)
-    affine = np.column_stack([matrix, centre - matrix @ centre + shift])
-    mode = cv2.BORDER_REPLICATE if rng.random() < 0.3 else cv2.BORDER_CONSTANT
+    shift = rng.uniform(-reach, reach, 2) * (columns, rows)
+    return np.column_stack([matrix, centre - matrix @ centre + shift])
+
+
+def _warp(image: NDArray[Any], affine: NDArray[np.float64], mode: int) -> NDArray[Any]:
+    rows, columns = image.shape
     warped = cv2.warpAffine(image, affine, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=mode, borderValue=0)
-    return np.asarray(warped, dtype=np.uint8)
+    return np.asarray(warped)
 
 
 def _tones(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -55,15 +55,14 @@ def _judge(row: dict[str, str]) -> tuple[bool, bool, float, float]:
         return positive, True, 0.985 if positive else 0.015, 1.0
     rsna = row["rsna_label"]
     if rsna == "Lung Opacity":
-        return True, True, 0.97, 1.5
+        return True, True, 0.97, 2.0
     if rsna == "Normal":
-        return False, True, 0.03, 1.5
+        return False, True, 0.03, 2.0
     if rsna:
-        return positive, False, 0.35 if positive else 0.15, 0.4
+        return positive, False, 0.3, 0.3
     if positive:
-        opaque = {"Infiltration", "Consolidation", "Edema"} & set(row["nih_findings"].split("|"))
-        return True, False, 0.8 if opaque else 0.65, 0.7
-    return False, True, 0.05, 1.0
+        return True, False, 0.6, 0.4
+    return False, True, 0.06, 0.7
 
 
 def read_labels(data: Path, split: str | None = None) -> list[LabelledImage]:
@@ -90,16 +89,19 @@ def read_labels(data: Path, split: str | None = None) -> list[LabelledImage]:
         if missing:
             raise ValueError(f"{table}: column {', '.join(sorted(missing))} is missing")
         for raw in reader:
-            row = {key: raw.get(key) or "" for key in ("source", "split", "patient", "rsna_label", "rsna_boxes", "nih_findings")}
+            row = {
+                key: raw.get(key) or ""
+                for key in ("source", "split", "patient", "rsna_label", "rsna_boxes", "nih_findings")
+            }
             row |= {"file": raw["file"], "label": raw["label"].strip().lower()}
             if row["label"] not in ("normal", "pneumonia"):
-                raise ValueError(f"{table} line {reader.line_num}: label {raw['label']!r} is neither normal nor pneumonia")
+                raise ValueError(
+                    f"{table} line {reader.line_num}: label {raw['label']!r} is neither normal nor pneumonia"
+                )
             if split is not None and row["split"] != split:
                 continue
             positive, confirmed, target, weight = _judge(row)
-            boxes = tuple(
-                (x / 512, y / 512, w / 512, h / 512) for x, y, w, h in json.loads(row["rsna_boxes"] or "[]")
-            )
+            boxes = tuple((x / 512, y / 512, w / 512, h / 512) for x, y, w, h in json.loads(row["rsna_boxes"] or "[]"))
             rows.append(
                 LabelledImage(
                     file=data / row["file"],
@@ -145,7 +147,7 @@ def load_images(rows: list[LabelledImage], size: int) -> NDArray[np.uint8]:
     return images
 
 
-def sampling_weights(rows: list[LabelledImage], nih_share: float = 0.4) -> NDArray[np.float64]:
+def sampling_weights(rows: list[LabelledImage], nih_share: float = 0.35) -> NDArray[np.float64]:
     """Probability of drawing each row, balanced across source x class.
 
     Within a source, both classes are drawn equally often; ``nih_share`` of all draws come from NIH, so that "which

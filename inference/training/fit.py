@@ -1,7 +1,6 @@
 """Train one classifier from random weights; resumable from the last finished epoch."""
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -31,6 +30,12 @@ class Recipe:
         Draws, with replacement, by ``sampling_weights``.
     average_decay
         Decay per step of the exponential moving average of the weights, which is what is exported.
+    mix_probability, mix_alpha
+        Share of batches whose pictures are blended in pairs, and the parameter of the Beta distribution of the blend
+        (mixup, Zhang et al., ICLR 2018).
+    inside_weight, border_weight
+        Weight of what the class activation maps are asked for beside the label: to lie inside the radiologists' boxes
+        where there are any, and away from the outer border everywhere.
     """
 
     stages: tuple[tuple[int, int], ...] = ((14, 128), (6, 160), (4, 224))
@@ -40,7 +45,11 @@ class Recipe:
     weight_decay: float = 0.05
     warm_up: float = 0.1
     average_decay: float = 0.998
-    nih_share: float = 0.4
+    nih_share: float = 0.35
+    mix_probability: float = 0.4
+    mix_alpha: float = 0.4
+    inside_weight: float = 0.15
+    border_weight: float = 0.15
     dropout: float = 0.2
     seed: int = 20261123
     threads: int = 1
@@ -78,6 +87,7 @@ class Fit:
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
+        self._architecture = architecture
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -115,7 +125,7 @@ class Fit:
         }
         partial = self._folder / "state.pt.part"
         torch.save(state, partial)
-        os.replace(partial, self._folder / "state.pt")
+        partial.replace(self._folder / "state.pt")
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a half cosine to zero."""
@@ -150,7 +160,6 @@ class Fit:
         spec = InputSpec(rows=size, columns=size)
         rng = np.random.default_rng((recipe.seed, self.epoch))
         targets = np.asarray([row.target for row in self._rows], dtype=np.float32)
-        criterion = nn.BCEWithLogitsLoss()
         self.network.train()
         total = 0.0
         for step in range(self._steps_per_epoch):
@@ -158,12 +167,22 @@ class Fit:
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
             drawn = rng.choice(len(self._rows), recipe.batch_size, p=self._draw)
-            batch = np.stack([normalise(augment(images[i], rng), spec) for i in drawn])
+            changed = [augment(images[i], self._rows[i].boxes, rng) for i in drawn]
+            batch = np.stack([normalise(image, spec) for image, _ in changed])
+            masks = np.stack([mask for _, mask in changed])
             x = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
             y = torch.from_numpy(targets[drawn]).to(self._device)
+            is_mixed = rng.random() < recipe.mix_probability
+            if is_mixed:
+                keep = float(rng.beta(recipe.mix_alpha, recipe.mix_alpha))
+                order = torch.from_numpy(rng.permutation(recipe.batch_size)).to(self._device)
+                x, y = keep * x + (1 - keep) * x[order], keep * y + (1 - keep) * y[order]
             with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                logits = self.network(x)[:, 0]
-            loss = criterion(logits.float(), y)
+                activations = self._architecture.trunk(self.network, x)
+                logits = self._architecture.head(self.network, activations)[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
+            if not is_mixed:
+                loss = loss + self._explanation_loss(activations.float(), torch.from_numpy(masks).to(self._device), y)
             self._optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
@@ -171,3 +190,35 @@ class Fit:
             self.average.update_parameters(self.network)
             total += float(loss.detach())
         return total / self._steps_per_epoch
+
+    def _explanation_loss(self, activations: Tensor, masks: Tensor, targets: Tensor) -> Tensor:
+        """What the class activation maps of a batch lack: energy inside the boxes, none at the border.
+
+        For networks that pool and then apply one linear layer, the map is the weighted sum of the activations (Zhou et
+        al., CVPR 2016), which Grad-CAM generalises; for others nothing is asked.
+
+        Parameters
+        ----------
+        activations
+            (batch, channels, h, w) float32 of the target layer.
+        masks
+            (batch, rows, columns) float32, 1 inside the boxes; all 0 where there are none.
+        targets
+            (batch,) float32; only images that aim at pneumonia have a map worth asking anything of.
+        """
+        last = [module for module in self.network.modules() if isinstance(module, nn.Linear)][-1]
+        if last.in_features != activations.shape[1] or min(activations.shape[2:]) < 4:
+            return activations.new_zeros(())
+        maps = torch.einsum("bchw,c->bhw", activations, last.weight[0]).relu()
+        energy = maps.sum((1, 2)) + 1e-3
+        border = torch.ones_like(masks[:1])
+        depth = round(0.08 * masks.shape[1])
+        border[:, depth:-depth, depth:-depth] = 0
+        pool = nn.functional.adaptive_avg_pool2d
+        at_border = (maps * pool(border, maps.shape[1:])).sum((1, 2)) / energy
+        inside = (maps * pool(masks, maps.shape[1:])).sum((1, 2)) / energy
+        has_boxes = (masks.sum((1, 2)) > 0).float()
+        is_positive = (targets >= 0.5).float()
+        outside = -(inside + 0.05).log() * has_boxes
+        lost = self._recipe.inside_weight * outside + self._recipe.border_weight * at_border * is_positive
+        return lost.mean()
