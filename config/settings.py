@@ -14,6 +14,13 @@ AeTitle = Annotated[
 Port = Annotated[int, Field(ge=1, le=65535)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 """Names that become folders, queue names and labels."""
+PlainText = Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x5b\x5d-\x7e]*$")]
+"""PS3.5 6.2, VR LO, in ASCII: results keep the character set of their source, so own text must be valid in every one."""
+CodeText = Annotated[
+    str,
+    Field(pattern=r"^[\x21-\x2b\x2d-\x5b\x5d-\x7e]{1,16},[A-Za-z0-9_]{1,16},[\x20-\x5b\x5d-\x7e]{1,64}$"),
+]
+"""A coded concept: ``value,scheme,meaning``."""
 
 
 class Section(BaseModel):
@@ -210,20 +217,28 @@ class ReportSettings(Section):
     sop_class: Literal["auto", "comprehensive_3d", "comprehensive", "enhanced"] = Field(
         "auto", description="auto: the first of Comprehensive 3D, Comprehensive, Enhanced that the peer takes."
     )
+    title_code: CodeText = Field(
+        "126000,DCM,Imaging Measurement Report",
+        description="Title of the TID 1500 report; 112000,DCM,Chest CAD Report makes OHIF show its text.",
+    )
+    procedure_code: CodeText = Field(
+        "399208008,SCT,Plain chest X-ray", description="Procedure reported where the source names none."
+    )
+    threshold: bool = Field(True, description="Threshold Value as a number beside the Probability.")
 
 
 class ResultSettings(Section):
     """What is sent back, and as whom."""
 
-    manufacturer: str = Field("scp-node", max_length=64, description="Manufacturer (0008,0070) of the results.")
-    manufacturer_model_name: str = Field(
-        "scp-node", max_length=64, description="Manufacturer's Model Name (0008,1090)."
+    manufacturer: PlainText = Field("scp-node", description="Manufacturer (0008,0070) of the results.")
+    manufacturer_model_name: PlainText = Field("scp-node", description="Manufacturer's Model Name (0008,1090).")
+    device_serial_number: PlainText = Field("1", description="Device Serial Number (0018,1000); one per installation.")
+    institution_name: PlainText = Field("", description="Institution Name (0008,0080) of this device; empty: left out.")
+    contributing_equipment_purpose: CodeText = Field(
+        "109102,DCM,Processing Equipment", description="Purpose of Reference of the models' equipment items."
     )
-    device_serial_number: str = Field(
-        "1", max_length=64, description="Device Serial Number (0018,1000); one per installation."
-    )
-    institution_name: str = Field(
-        "", max_length=64, description="Institution Name (0008,0080) of this device; empty: left out."
+    charset: Literal["source", "utf8"] = Field(
+        "source", description="source: names byte for byte; utf8: re-encoded where they can be decoded."
     )
     series_number_base: int = Field(
         9001, ge=1, le=2**31 - 10, description="Series Number of the pictures; the reports follow."
