@@ -48,7 +48,8 @@ class ModelSpec:
 def _resnet18() -> "nn.Module":
     from torchvision.models import resnet18
 
-    return resnet18(weights=None, num_classes=1)
+    network: nn.Module = resnet18(weights=None, num_classes=1)
+    return network
 
 
 def _resnet_trunk(network: "nn.Module", x: "Tensor") -> "Tensor":
@@ -65,7 +66,8 @@ def _resnet_head(network: "nn.Module", activations: "Tensor") -> "Tensor":
 def _efficientnet_b0() -> "nn.Module":
     from torchvision.models import efficientnet_b0
 
-    return efficientnet_b0(weights=None, num_classes=1)
+    network: nn.Module = efficientnet_b0(weights=None, num_classes=1)
+    return network
 
 
 def _features_trunk(network: "nn.Module", x: "Tensor") -> "Tensor":
@@ -80,7 +82,8 @@ def _efficientnet_head(network: "nn.Module", activations: "Tensor") -> "Tensor":
 def _densenet121() -> "nn.Module":
     from torchvision.models import densenet121
 
-    return densenet121(weights=None, num_classes=1)
+    network: nn.Module = densenet121(weights=None, num_classes=1)
+    return network
 
 
 def _densenet_trunk(network: "nn.Module", x: "Tensor") -> "Tensor":
@@ -95,32 +98,43 @@ def _densenet_head(network: "nn.Module", activations: "Tensor") -> "Tensor":
     return network.get_submodule("classifier")(adaptive_avg_pool2d(activations, (1, 1)).flatten(1))  # type: ignore[no-any-return]
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    a.name: a
-    for a in (
-        Architecture(name="resnet18", target_layer="layer4", build=_resnet18, trunk=_resnet_trunk, head=_resnet_head),
-        Architecture(
+MODELS: tuple[ModelSpec, ...] = (
+    ModelSpec(
+        name="resnet18",
+        title="ResNet18",
+        architecture=Architecture(
+            name="resnet18", target_layer="layer4", build=_resnet18, trunk=_resnet_trunk, head=_resnet_head
+        ),
+        default_threshold=0.25,
+    ),
+    ModelSpec(
+        name="efficientnet_b0",
+        title="EfficientNet-B0",
+        architecture=Architecture(
             name="efficientnet_b0",
             target_layer="features",
             build=_efficientnet_b0,
             trunk=_features_trunk,
             head=_efficientnet_head,
         ),
-        Architecture(
-            name="densenet121", target_layer="features", build=_densenet121, trunk=_densenet_trunk, head=_densenet_head
-        ),
-    )
-}
-
-MODELS: tuple[ModelSpec, ...] = (
-    ModelSpec(name="resnet18", title="ResNet18", architecture=ARCHITECTURES["resnet18"], default_threshold=0.25),
-    ModelSpec(
-        name="efficientnet_b0",
-        title="EfficientNet-B0",
-        architecture=ARCHITECTURES["efficientnet_b0"],
         default_threshold=0.15,
     ),
     ModelSpec(
-        name="densenet121", title="DenseNet121", architecture=ARCHITECTURES["densenet121"], default_threshold=0.18
+        name="densenet121",
+        title="DenseNet121",
+        architecture=Architecture(
+            name="densenet121", target_layer="features", build=_densenet121, trunk=_densenet_trunk, head=_densenet_head
+        ),
+        default_threshold=0.18,
     ),
 )
+
+
+def architectures() -> dict[str, Architecture]:
+    """All architectures by name; weights under any other model name can use one of them too."""
+    return {spec.architecture.name: spec.architecture for spec in MODELS}
+
+
+def find_model(name: str) -> ModelSpec | None:
+    """The entry of a model; None for a name that is no one's, such as that of imported weights."""
+    return next((spec for spec in MODELS if spec.name == name), None)

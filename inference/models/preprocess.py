@@ -29,7 +29,9 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if min(self.rows, self.columns) < 32:
-            raise ValueError(f"input of {self.rows} x {self.columns} pixels is too small for these networks (32 at least)")
+            raise ValueError(
+                f"input of {self.rows} x {self.columns} pixels is too small for these networks (32 at least)"
+            )
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise ValueError("mean and std need three values each, and std must be positive")
 

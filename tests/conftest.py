@@ -1,0 +1,56 @@
+"""Fixtures that tests of several packages share."""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def lively_network(architecture, seed):
+    """A network with seeded random weights whose logits depend on the picture and stay within a few units.
+
+    Fresh weights with the initial batch statistics (mean 0, variance 1) let activations vanish or explode over the
+    layers; statistics taken from a few pictures keep them where they are in a trained network.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = architecture.build()
+        norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None  # plain average
+        rng = np.random.default_rng(seed)
+        coarse = torch.from_numpy(rng.normal(0, 1.2, (4, 1, 9, 9)).astype(np.float32))
+        pictures = torch.nn.functional.interpolate(coarse, size=(128, 128), mode="bicubic").expand(-1, 3, -1, -1)
+        if norms:
+            with torch.no_grad():
+                network.train()(pictures)
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def random_checkpoints(tmp_path_factory) -> Path:
+    """A folder of checkpoints: every model of the catalog with random weights, always the same ones."""
+    from inference.models.catalog import MODELS
+    from inference.models.checkpoint import Calibration, Manifest, write_checkpoint
+    from inference.models.preprocess import InputSpec
+    from inference.records import RenderRule
+
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for seed, spec in enumerate(MODELS):
+        manifest = Manifest(
+            name=spec.name,
+            title=spec.title,
+            architecture=spec.architecture.name,
+            version="0.0.1",
+            input=InputSpec(),
+            rule=RenderRule.AUTO,
+            threshold=spec.default_threshold,
+            calibration=Calibration(),
+            training_data="none: random weights for tests",
+            created=date(2026, 11, 23),
+        )
+        write_checkpoint(folder / spec.name, lively_network(spec.architecture, seed).state_dict(), manifest, "float16")
+    return folder
