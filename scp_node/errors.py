@@ -20,3 +20,15 @@ class ResultError(NodeError):
 
 class UnknownJobError(NodeError):
     """No instance has this id or SOP Instance UID."""
+
+
+class JobStateError(NodeError):
+    """What an operator asks of an instance does not fit the state it is in."""
+
+
+class DatabaseError(NodeError):
+    """The database is missing, unreachable or of another version."""
+
+
+class StartError(NodeError):
+    """The node cannot start: a checkpoint, a folder or a port is not as configured."""
