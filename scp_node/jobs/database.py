@@ -1,0 +1,226 @@
+"""Tables of the node and engines that open them; the durable engine keeps its own tables in the same database.
+
+Times are seconds since 1970 in UTC, as the database's clock tells them where several machines must agree.
+"""
+
+import math
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from scp_node.errors import DatabaseError
+
+BUSY_TIMEOUT_MS = 30_000
+"""Writers of one SQLite file queue up; none waits longer than this."""
+
+metadata = sa.MetaData()
+
+instance = sa.Table(
+    "instance",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("sop_instance_uid", sa.Text, nullable=False, unique=True),
+    sa.Column("sop_class_uid", sa.Text, nullable=False),
+    sa.Column("transfer_syntax_uid", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("calling_ae_title", sa.Text, nullable=False),
+    sa.Column("called_ae_title", sa.Text, nullable=False),
+    sa.Column("peer_address", sa.Text, nullable=False),
+    sa.Column("priority", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Double, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("crashes", sa.Integer, nullable=False),
+    sa.Column("analysed_at", sa.Double),
+    sa.Column("duration_s", sa.Double),
+    sa.Column("window_source", sa.Text),
+    sa.Column("window_center", sa.Double),
+    sa.Column("window_width", sa.Double),
+    sa.Column("window_function", sa.Text),
+    sa.Column("notes", sa.Text, nullable=False),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+"""One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool."""
+
+conflict = sa.Table(
+    "conflict",
+    metadata,
+    sa.Column("sop_instance_uid", sa.Text, primary_key=True),
+    sa.Column("sha256", sa.Text, primary_key=True),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("calling_ae_title", sa.Text, nullable=False),
+    sa.Column("peer_address", sa.Text, nullable=False),
+    sa.Column("received_at", sa.Double, nullable=False),
+)
+"""Objects that came under the UID of another one with other bytes; kept aside, never analysed."""
+
+prediction = sa.Table(
+    "prediction",
+    metadata,
+    sa.Column("instance_id", sa.ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("title", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("weights_sha256", sa.Text, nullable=False),
+    sa.Column("preprocessing", sa.Text, nullable=False),
+    sa.Column("probability", sa.Double, nullable=False),
+    sa.Column("threshold", sa.Double, nullable=False),
+    sa.Column("is_threshold_overridden", sa.Boolean, nullable=False),
+    sa.Column("is_positive", sa.Boolean, nullable=False),
+    sa.Column("has_evidence", sa.Boolean, nullable=False),
+)
+
+result = sa.Table(
+    "result",
+    metadata,
+    sa.Column("instance_id", sa.ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("sop_instance_uid", sa.Text, primary_key=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("sop_class_uid", sa.Text, nullable=False),
+    sa.Column("transfer_syntax_uid", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("model", sa.Text),
+    sa.Column("alternatives", sa.Text, nullable=False),
+    sa.Column("rank", sa.Integer, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size_bytes", sa.BigInteger, nullable=False),
+)
+"""Encoded result objects; ``alternatives`` names the group of which a peer gets one."""
+
+delivery = sa.Table(
+    "delivery",
+    metadata,
+    sa.Column("instance_id", sa.ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("last_error", sa.Text, nullable=False),
+    sa.Column("job_id", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("first_attempt_at", sa.Double),
+    sa.Column("next_attempt_at", sa.Double),
+    sa.Column("updated_at", sa.Double, nullable=False),
+)
+"""Where the results of an instance stand at a destination; ``job_id``: the deliver job that runs or waits."""
+
+delivered_object = sa.Table(
+    "delivered_object",
+    metadata,
+    sa.Column("instance_id", sa.ForeignKey("instance.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("sop_instance_uid", sa.Text, primary_key=True),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("at", sa.Double, nullable=False),
+)
+"""The last word of a destination on each object."""
+
+sent_uid = sa.Table(
+    "sent_uid",
+    metadata,
+    sa.Column("sop_instance_uid", sa.Text, primary_key=True),
+    sa.Column("source_sop_instance_uid", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Double, nullable=False),
+    sa.Column("returned", sa.Integer, nullable=False),
+    sa.Column("last_returned_at", sa.Double),
+)
+"""Every SOP Instance UID this node ever made, kept when instance and files are gone: what comes back is known."""
+
+lease = sa.Table(
+    "lease",
+    metadata,
+    sa.Column("executor_id", sa.Text, primary_key=True),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("beat_at", sa.Double, nullable=False),
+)
+"""Workers that live; one whose beat is old is dead and its jobs are taken over."""
+
+
+def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
+    """Open the database for this process; makes the folder of an SQLite file, not the tables.
+
+    One engine serves the node's tables and the durable engine's, so that both change in one transaction.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=16, max_overflow=64)
+    if not parsed.database:
+        raise DatabaseError(f"{url}: name a file, a database in memory is not durable")
+    if create_folder:
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = sa.create_engine(
+        parsed, pool_size=16, max_overflow=64, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
+    # IMMEDIATE: a transaction that will write takes the lock at once instead of failing half-way (SQLITE_BUSY_SNAPSHOT).
+    connection.isolation_level = "IMMEDIATE"
+    connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    # FULL: a commit is on the disk when it returns. The promise behind 0x0000 needs it; NORMAL keeps it for a crash of
+    # the process only, not for a power cut.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    # SQLite before 3.42 knows no sub-second unixepoch: the durable engine then gets NULL or whole seconds.
+    connection.create_function("unixepoch", -1, _unixepoch)
+    connection.create_function("strftime", 2, _strftime)
+
+
+def _now_ms_exact() -> float:
+    # In thousandths that survive multiplication by 1000 exactly, since INTEGER columns hold the product.
+    return math.floor(time.time() * 1000) / 1000
+
+
+def _unixepoch(*arguments: str) -> float:
+    if set(arguments) - {"now", "subsec"}:
+        raise ValueError("unixepoch is for the present time only")
+    return _now_ms_exact()
+
+
+def _strftime(form: str, moment: str) -> float:
+    if (form, moment) != ("%s", "now"):
+        raise ValueError("strftime is for the present time only")
+    return _now_ms_exact()
+
+
+@contextmanager
+def write(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """One transaction that will write: what it reads is what it changes.
+
+    SQLite: takes the write lock before the first read. PostgreSQL: lock rows with ``lock_instance``.
+    """
+    with engine.begin() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+
+
+def lock_instance(connection: sa.Connection, instance_id: int) -> sa.Row[Any] | None:
+    """Read an instance and keep others from changing it, its results and its deliveries until the commit."""
+    return connection.execute(sa.select(instance).where(instance.c.id == instance_id).with_for_update()).one_or_none()
+
+
+def now(connection: sa.Connection) -> float:
+    """Seconds since 1970 by the database's clock, which all machines share."""
+    if connection.dialect.name == "sqlite":
+        return float(connection.execute(sa.select(sa.func.unixepoch("subsec"))).scalar_one())
+    return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())

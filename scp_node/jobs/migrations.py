@@ -1,0 +1,196 @@
+"""Versions of the node's tables, applied in order, once each; the durable engine migrates its own."""
+
+import time
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from scp_node.errors import DatabaseError
+from scp_node.jobs import database
+
+_ADVISORY_LOCK = 0x5C9_0DE
+"""PostgreSQL: any number, the same in every process of the node."""
+
+# Text, not Table objects: a version that ran in a hospital never changes, while the tables of the program do.
+# {identity} is the database's way of writing a self-counting key.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE instance (
+            id {identity},
+            sop_instance_uid TEXT NOT NULL UNIQUE,
+            sop_class_uid TEXT NOT NULL,
+            transfer_syntax_uid TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            size_bytes BIGINT NOT NULL,
+            file TEXT NOT NULL,
+            calling_ae_title TEXT NOT NULL,
+            called_ae_title TEXT NOT NULL,
+            peer_address TEXT NOT NULL,
+            priority TEXT NOT NULL,
+            received_at DOUBLE PRECISION NOT NULL,
+            state TEXT NOT NULL,
+            reason TEXT,
+            detail TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            crashes INTEGER NOT NULL,
+            analysed_at DOUBLE PRECISION,
+            duration_s DOUBLE PRECISION,
+            window_source TEXT,
+            window_center DOUBLE PRECISION,
+            window_width DOUBLE PRECISION,
+            window_function TEXT,
+            notes TEXT NOT NULL,
+            updated_at DOUBLE PRECISION NOT NULL
+        )""",
+        "CREATE INDEX instance_by_state ON instance (state, id)",
+        """CREATE TABLE conflict (
+            sop_instance_uid TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            file TEXT NOT NULL,
+            calling_ae_title TEXT NOT NULL,
+            peer_address TEXT NOT NULL,
+            received_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (sop_instance_uid, sha256)
+        )""",
+        """CREATE TABLE prediction (
+            instance_id BIGINT NOT NULL REFERENCES instance (id) ON DELETE CASCADE,
+            model TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            title TEXT NOT NULL,
+            version TEXT NOT NULL,
+            weights_sha256 TEXT NOT NULL,
+            preprocessing TEXT NOT NULL,
+            probability DOUBLE PRECISION NOT NULL,
+            threshold DOUBLE PRECISION NOT NULL,
+            is_threshold_overridden BOOLEAN NOT NULL,
+            is_positive BOOLEAN NOT NULL,
+            has_evidence BOOLEAN NOT NULL,
+            PRIMARY KEY (instance_id, model)
+        )""",
+        """CREATE TABLE result (
+            instance_id BIGINT NOT NULL REFERENCES instance (id) ON DELETE CASCADE,
+            sop_instance_uid TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            sop_class_uid TEXT NOT NULL,
+            transfer_syntax_uid TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            model TEXT,
+            alternatives TEXT NOT NULL,
+            rank INTEGER NOT NULL,
+            file TEXT NOT NULL,
+            sha256 TEXT NOT NULL,
+            size_bytes BIGINT NOT NULL,
+            PRIMARY KEY (instance_id, sop_instance_uid)
+        )""",
+        """CREATE TABLE delivery (
+            instance_id BIGINT NOT NULL REFERENCES instance (id) ON DELETE CASCADE,
+            destination TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            last_error TEXT NOT NULL,
+            job_id TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            first_attempt_at DOUBLE PRECISION,
+            next_attempt_at DOUBLE PRECISION,
+            updated_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (instance_id, destination)
+        )""",
+        "CREATE INDEX delivery_by_state ON delivery (state, destination)",
+        """CREATE TABLE delivered_object (
+            instance_id BIGINT NOT NULL REFERENCES instance (id) ON DELETE CASCADE,
+            destination TEXT NOT NULL,
+            sop_instance_uid TEXT NOT NULL,
+            verdict TEXT NOT NULL,
+            status INTEGER,
+            detail TEXT NOT NULL,
+            at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (instance_id, destination, sop_instance_uid)
+        )""",
+        """CREATE TABLE sent_uid (
+            sop_instance_uid TEXT NOT NULL PRIMARY KEY,
+            source_sop_instance_uid TEXT NOT NULL,
+            created_at DOUBLE PRECISION NOT NULL,
+            returned INTEGER NOT NULL,
+            last_returned_at DOUBLE PRECISION
+        )""",
+        """CREATE TABLE lease (
+            executor_id TEXT NOT NULL PRIMARY KEY,
+            started_at DOUBLE PRECISION NOT NULL,
+            beat_at DOUBLE PRECISION NOT NULL
+        )""",
+    ),
+)
+
+_IDENTITY = {
+    # AUTOINCREMENT: the number of a removed instance is never given to another one.
+    "sqlite": "INTEGER PRIMARY KEY AUTOINCREMENT",
+    "postgresql": "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY",
+}
+
+
+def migrate(engine: sa.Engine, *, versions: int = len(MIGRATIONS)) -> int:
+    """Bring the tables to the program's version; several processes may call it at once.
+
+    Parameters
+    ----------
+    versions
+        How many to apply, for tests of an upgrade.
+
+    Returns
+    -------
+    int
+        How many were applied now.
+
+    Raises
+    ------
+    DatabaseError
+        The database was made by a newer program.
+    """
+    with database.write(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
+        present = version(connection)
+        if present > len(MIGRATIONS):
+            raise DatabaseError(f"the database is at version {present}, this program knows {len(MIGRATIONS)}: it is older")
+        if present == 0:
+            connection.execute(
+                sa.text(
+                    "CREATE TABLE IF NOT EXISTS schema_version"
+                    " (version INTEGER NOT NULL PRIMARY KEY, applied_at DOUBLE PRECISION NOT NULL)"
+                )
+            )
+        for number, statements in enumerate(MIGRATIONS[:versions], 1):
+            if number <= present:
+                continue
+            for statement in statements:
+                connection.execute(sa.text(statement.format(identity=_IDENTITY[connection.dialect.name])))
+            connection.execute(
+                sa.text("INSERT INTO schema_version (version, applied_at) VALUES (:version, :applied_at)"),
+                {"version": number, "applied_at": time.time()},
+            )
+        return max(0, versions - present)
+
+
+def version(connection: sa.Connection) -> int:
+    """Version of the tables; 0 for an empty database."""
+    if not sa.inspect(connection).has_table("schema_version"):
+        return 0
+    return int(connection.execute(sa.text("SELECT coalesce(max(version), 0) FROM schema_version")).scalar_one())
+
+
+def require_current(engine: sa.Engine, url: str) -> None:
+    """Refuse a database that no node has prepared; creates nothing.
+
+    Raises
+    ------
+    DatabaseError
+        No such file, or another version.
+    """
+    file = sa.make_url(url).database if engine.dialect.name == "sqlite" else None
+    if file is not None and not Path(file).exists():
+        raise DatabaseError(f"there is no database {file} yet: start the node once, or check database.url")
+    with engine.connect() as connection:
+        present = version(connection)
+    if present != len(MIGRATIONS):
+        raise DatabaseError(f"the database is at version {present}, this program needs {len(MIGRATIONS)}: start the node")

@@ -1,0 +1,158 @@
+"""Queues and jobs of the durable engine: their names, their ids, and how a job is added inside a transaction.
+
+Nothing here runs a job; receivers and the command line use it as well as workers.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+from config.settings import Destination, DicomDestination, Priority
+
+APPLICATION = "scp-node"
+APPLICATION_VERSION = "1"
+"""Goes up only when the order of steps inside a job changes; jobs of another version are not run."""
+
+ANALYSE_QUEUE = "analyse"
+ANALYSE_JOB = "analyse"
+DELIVER_JOB = "deliver"
+
+ANALYSE_POLL_S = 0.1
+"""The engine's own 1 s would add half a second to every answer."""
+DELIVER_POLL_S = 0.2
+FOLDER_CONCURRENCY = 2
+WORKER_CONCURRENCY = 4
+"""Deliveries to one destination that one worker runs at a time; more would only hold threads."""
+
+# Lower numbers run first, and 0 (unset) would come before all.
+_PRIORITY = {Priority.STAT: 1, Priority.ROUTINE: 5}
+
+
+class QueueRegistrar(Protocol):
+    """The part of the durable engine that knows queues."""
+
+    def __call__(self, name: str, **limits: Any) -> object:
+        """Create or change a queue."""
+
+
+def serializer() -> DBOSPortableJSONSerializer:
+    """JSON on both sides; the engine's default is pickle."""
+    return DBOSPortableJSONSerializer()
+
+
+def deliver_queue(destination: str) -> str:
+    """Name of the queue of one destination: a dead one holds up its own queue only."""
+    return f"deliver.{destination}"
+
+
+def analyse_id(models: Sequence[str], sop_instance_uid: str, sha256: str, number: int) -> str:
+    """Id of an analyse job; the same instance, models and round make the same id, so a repeat adds nothing."""
+    return f"analyse:{'+'.join(models)}:{sop_instance_uid}:{sha256[:16]}:{number}"
+
+
+def deliver_id(instance_id: int, destination: str, number: int, attempt: int) -> str:
+    """Id of one attempt (from 1) of one round of deliveries to a destination."""
+    return f"deliver:{instance_id}:{destination}:{number}:{attempt}"
+
+
+class Jobs:
+    """Adds jobs to the durable queues.
+
+    Parameters
+    ----------
+    engine
+        Of the database that holds both the node's and the durable engine's tables.
+    """
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+
+    @cached_property
+    def _client(self) -> DBOSClient:
+        return DBOSClient(
+            system_database_engine=self._engine,
+            serializer=serializer(),
+            application_name=APPLICATION,
+            lazy=True,
+            # A database that is away is an answer (0xA700), not a wait inside an association.
+            retry_connection_errors=False,
+        )
+
+    def analyse(self, connection: sa.Connection, job_id: str, instance_id: int, priority: Priority) -> None:
+        """Add an analyse job in the caller's transaction."""
+        self._client.enqueue_in_transaction(
+            connection,
+            {
+                "workflow_name": ANALYSE_JOB,
+                "queue_name": ANALYSE_QUEUE,
+                "workflow_id": job_id,
+                "app_version": APPLICATION_VERSION,
+                "priority": _PRIORITY[priority],
+            },
+            instance_id,
+        )
+
+    def deliver(
+        self,
+        connection: sa.Connection,
+        job_id: str,
+        instance_id: int,
+        destination: str,
+        priority: Priority,
+        *,
+        delay_s: float = 0.0,
+    ) -> None:
+        """Add one attempt of a delivery in the caller's transaction; a delayed one is a row, it holds no thread."""
+        options: dict[str, Any] = {
+            "workflow_name": DELIVER_JOB,
+            "queue_name": deliver_queue(destination),
+            "workflow_id": job_id,
+            "app_version": APPLICATION_VERSION,
+            "priority": _PRIORITY[priority],
+        }
+        if delay_s > 0:
+            options["delay_seconds"] = delay_s
+        self._client.enqueue_in_transaction(connection, options, instance_id, destination)  # type: ignore[arg-type]
+
+    def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """Status of the durable engine by job id; jobs that it does not know are missing."""
+        if not job_ids:
+            return {}
+        rows = self._client.list_workflows(workflow_ids=list(job_ids), load_input=False, load_output=False)
+        return {row.workflow_id: row.status for row in rows}
+
+    def close(self) -> None:
+        """Let go of the client; the engine stays the caller's."""
+        if "_client" in self.__dict__:
+            self._client.destroy()
+            del self.__dict__["_client"]
+
+
+def deliver_concurrency(destination: Destination) -> int:
+    """Deliveries to this destination at the same time, over all workers."""
+    return destination.maximum_associations if isinstance(destination, DicomDestination) else FOLDER_CONCURRENCY
+
+
+def register(register_queue: QueueRegistrar, *, slots: int, destinations: Sequence[Destination]) -> None:
+    """Create the queues, or bring their limits to the configuration.
+
+    Parameters
+    ----------
+    slots
+        Child processes of this worker; two more jobs wait in memory so that no child idles between two.
+    """
+    register_queue(
+        ANALYSE_QUEUE, worker_concurrency=slots + 2, polling_interval_sec=ANALYSE_POLL_S, on_conflict="always_update"
+    )
+    for destination in destinations:
+        limit = deliver_concurrency(destination)
+        register_queue(
+            deliver_queue(destination.name),
+            worker_concurrency=min(WORKER_CONCURRENCY, limit),
+            global_concurrency=limit,
+            polling_interval_sec=DELIVER_POLL_S,
+            on_conflict="always_update",
+        )

@@ -1,0 +1,99 @@
+"""The one place where instances and deliveries change state."""
+
+import time
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from scp_node.jobs.database import delivery, instance
+from scp_node.records import DeliveryState, InstanceState
+
+
+class DeadLetterReason(StrEnum):
+    """Why an instance was given up."""
+
+    UNREADABLE = "unreadable"
+    """The file cannot be read as a radiograph: truncated, inconsistent, no decoder."""
+    RESULTS = "results"
+    """The results could not be built."""
+    TIME_LIMIT = "time_limit"
+    """The analysis took longer than ``analysis.time_limit_s``."""
+    MEMORY = "memory"
+    """The analysis asked for more memory than there is or than ``analysis.memory_limit_bytes`` allows."""
+    CRASHED = "crashed"
+    """Child processes died on it, ``analysis.attempts`` times."""
+    INTERNAL = "internal"
+    """An error of the program; the detail says where."""
+    DELIVERY = "delivery"
+    """Results exist; at least one destination refused them for good or patience ran out."""
+    CANCELLED = "cancelled"
+    """An operator cancelled it."""
+
+
+_S = InstanceState
+_NEXT: dict[InstanceState, frozenset[InstanceState]] = {
+    _S.RECEIVED: frozenset({_S.ANALYSING, _S.DEAD_LETTER}),
+    _S.ANALYSING: frozenset({_S.DELIVERING, _S.DELIVERED, _S.NOT_ELIGIBLE, _S.DEAD_LETTER}),
+    _S.DELIVERING: frozenset({_S.DELIVERED, _S.DEAD_LETTER}),
+    # Only an operator's retry or a new destination leads out of a final state.
+    _S.DELIVERED: frozenset({_S.DELIVERING}),
+    _S.NOT_ELIGIBLE: frozenset({_S.RECEIVED}),
+    _S.DEAD_LETTER: frozenset({_S.RECEIVED, _S.DELIVERING, _S.DELIVERED, _S.DEAD_LETTER}),
+}
+
+
+def move(
+    connection: sa.Connection,
+    row: sa.Row[Any],
+    to: InstanceState,
+    *,
+    reason: str | None = None,
+    detail: str = "",
+    **values: object,
+) -> None:
+    """Change the state of an instance that this transaction has locked.
+
+    Parameters
+    ----------
+    row
+        The instance as read in this transaction.
+    values
+        Further columns that change with the state.
+    """
+    present = InstanceState(row.state)
+    if to not in _NEXT[present]:
+        raise ValueError(f"instance {row.id} cannot go from {present} to {to}")
+    connection.execute(
+        sa.update(instance)
+        .where(instance.c.id == row.id)
+        .values(state=to.value, reason=reason, detail=detail, updated_at=time.time(), **values)
+    )
+
+
+def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
+    """Give an instance the state that follows from its deliveries.
+
+    Any delivery that waits: delivering. All confirmed (or no destination at all): delivered. Otherwise dead letter.
+    """
+    rows = connection.execute(
+        sa.select(delivery.c.destination, delivery.c.state, delivery.c.last_error)
+        .where(delivery.c.instance_id == row.id)
+        .order_by(delivery.c.destination)
+    ).all()
+    states = {DeliveryState(d.state) for d in rows}
+    reason: DeadLetterReason | None = None
+    detail = ""
+    if DeliveryState.WAITING in states:
+        to = InstanceState.DELIVERING
+    elif states <= {DeliveryState.DELIVERED}:
+        to = InstanceState.DELIVERED
+    else:
+        to = InstanceState.DEAD_LETTER
+        refused = [d for d in rows if d.state == DeliveryState.REFUSED]
+        reason = DeadLetterReason.DELIVERY if refused else DeadLetterReason.CANCELLED
+        cancelled = [f"{d.destination}: cancelled by an operator" for d in rows if d.state == DeliveryState.CANCELLED]
+        detail = "; ".join([f"{d.destination}: {d.last_error}" for d in refused] + cancelled)
+    if row.state != to.value or to is InstanceState.DEAD_LETTER:
+        move(connection, row, to, reason=reason, detail=detail)
+    return to
