@@ -1,0 +1,80 @@
+# Everything a person or CI runs, from a fresh clone on. `make help` lists it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# One stamp for what the node needs, one for what its tests need; both are out of date when pyproject.toml changes.
+RUNTIME := $(VENV)/.runtime
+DEV := $(VENV)/.dev
+
+.PHONY: help setup demo test lint format system clean
+
+help: ## list the targets
+	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(DEV) ## make .venv with everything for work on the node
+
+demo: $(RUNTIME) ## one real chest radiograph through the node; results in demo-out/
+	$(BIN)/scp-node demo $(ARGS)
+
+test: $(DEV) system lint ## everything CI runs: system packages, linters, all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV) ## ruff, mypy and the import contracts
+	echo "ruff check"; $(BIN)/ruff check --quiet
+	echo "ruff format"; $(BIN)/ruff format --check
+	echo "mypy"; $(BIN)/mypy
+	echo "import contracts"
+	report="$$($(BIN)/lint-imports)" || { echo "$$report"; exit 1; }
+
+format: $(DEV) ## let ruff put the code in order
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove everything that make made
+	rm -rf $(VENV) demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "scp-node needs Python 3.11 or newer; name one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	echo "making $(VENV)"
+	$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "$(PYTHON) -m venv failed (on Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+# pip names each package it collects: the first run downloads PyTorch and takes minutes.
+PROGRESS := sed -unE 's/^(Collecting|Downloading|Installing collected packages)([: ].{0,80}).*/  \1\2/p'
+
+$(RUNTIME): pyproject.toml | $(BIN)/python
+	echo "installing scp-node into $(VENV)"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e . | $(PROGRESS)
+	touch $@
+
+$(DEV): pyproject.toml | $(BIN)/python
+	echo "installing scp-node and its test tools into $(VENV)"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
+	touch $@ $(RUNTIME)
+
+# Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes.
+system:
+	missing=""
+	command -v storescu > /dev/null || missing="$$missing dcmtk"
+	command -v Orthanc > /dev/null || missing="$$missing orthanc"
+	command -v dciodvfy > /dev/null || missing="$$missing dicom3tools"
+	if [ -z "$$missing" ]; then exit 0; fi
+	run=""
+	if [ "$$(id -u)" != 0 ]; then run="sudo -n"; fi
+	if ! command -v apt-get > /dev/null || ! $$run true 2> /dev/null; then
+	  echo "missing:$$missing (install them, or run as root on Debian; their tests cannot run)" >&2
+	  exit 0
+	fi
+	echo "installing$$missing"
+	$$run apt-get update -qq
+	$$run env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing > /dev/null
