@@ -10,15 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.training.dataset import Box
+
 MARKERS = ("L", "R", "PA", "AP", "SUPINE", "PORTABLE", "ERECT", "SEMI", "LT", "RT")
-
-
-Boxes = tuple[tuple[float, float, float, float], ...]
-"""(x, y, width, height) as fractions of the image's width and height."""
+"""What is found burned into radiographs; drawn at random so that no model learns a hospital by its letters."""
 
 
 def augment(
-    image: NDArray[np.uint8], boxes: Boxes, rng: np.random.Generator
+    image: NDArray[np.uint8], boxes: tuple[Box, ...], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Return a changed copy of one radiograph at the network's input size, and where its opacities went.
 
@@ -49,6 +48,7 @@ def augment(
 
 
 def _appearance(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """All changes that leave anatomy where it is."""
     out = _tones(image, rng)
     if rng.random() < 0.35:
         out = _resolution(out, rng)
@@ -63,7 +63,8 @@ def _appearance(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
     return out
 
 
-def _mask(boxes: Boxes, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _mask(boxes: tuple[Box, ...], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """1 inside the boxes, 0 elsewhere, as (rows, columns) float32; shape is (rows, columns)."""
     mask = np.zeros(shape, dtype=np.float32)
     rows, columns = shape
     for x, y, width, height in boxes:
@@ -74,6 +75,7 @@ def _mask(boxes: Boxes, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def _affine(shape: tuple[int, ...], rng: np.random.Generator, *, may_zoom: bool) -> NDArray[np.float64]:
+    """A 2 x 3 matrix: rotation, scale, aspect, shear, mirror and shift; ``may_zoom`` allows a crop now and then."""
     rows, columns = shape
     angle = np.deg2rad(rng.normal(0, 6))
     scale = np.exp(rng.uniform(-0.16, 0.2))
@@ -98,6 +100,7 @@ def _warp(image: NDArray[Any], affine: NDArray[np.float64], mode: int) -> NDArra
 
 
 def _tones(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Gamma, S-curve, contrast and brightness as one table, now and then local equalisation."""
     x = np.arange(256, dtype=np.float64) / 255
     x = x ** np.exp(rng.normal(0, 0.28))
     if rng.random() < 0.5:  # an S-curve, as a film's or a vendor's sigmoid window gives it
@@ -114,6 +117,7 @@ def _tones(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
 
 
 def _resolution(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Lower resolution, blur or sharpening."""
     rows, columns = image.shape
     choice = rng.random()
     if choice < 0.5:
@@ -128,11 +132,13 @@ def _resolution(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[n
 
 
 def _noise(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Gaussian noise of 1 to 7 grey levels."""
     noise = rng.normal(0, rng.uniform(1, 7), image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 def _marker(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One or two letters or words where technicians put them."""
     out = image.copy()
     rows, columns = out.shape
     for _ in range(int(rng.integers(1, 3))):
@@ -146,6 +152,7 @@ def _marker(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 
 
 def _border(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Bars at the sides, as collimators and film holders leave them."""
     out = image.copy()
     value = int(rng.choice([0, 0, 0, 255, int(rng.integers(0, 256))]))
     for side in range(4):
@@ -156,6 +163,7 @@ def _border(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.ui
 
 
 def _occlusion(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One grey rectangle, so that no single spot decides."""
     out = image.copy()
     rows, columns = out.shape
     height, width = (rng.uniform(0.08, 0.25, 2) * (rows, columns)).astype(int)

@@ -1,17 +1,32 @@
-"""Labelled radiographs for training and evaluation, read and rendered exactly as the node does it."""
+"""Labelled radiographs for training and evaluation, read and rendered exactly as the node does it; never written."""
 
 import csv
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.errors import InferenceError
 from inference.models.preprocess import resize
 
 KERMANY = "kermany-2018"
 NIH = "nih-chestxray8"
+SITE = "site"
+"""Source of rows that name none."""
+
+LABELS_FILE = "labels.csv"
+BOX_SIZE = 512.0
+"""RSNA boxes are given in pixels of NIH images reduced to 512 x 512."""
+
+Box = tuple[float, float, float, float]
+"""(x, y, width, height) as fractions of the image's width and height."""
+
+
+class DatasetError(InferenceError, ValueError):
+    """A table of labels cannot be used; the message names the file and line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +35,10 @@ class LabelledImage:
 
     Parameters
     ----------
+    name
+        The file as the table names it; the public identifier of an image.
+    is_labelled_positive
+        The data set's own label, whatever anybody found later.
     is_positive
         The data set's own label, corrected by the radiologists' re-read where there is one.
     is_confirmed
@@ -29,19 +48,26 @@ class LabelledImage:
     target, weight
         What training aims at and how much the image counts; softer where the label is known to be noisy.
     boxes
-        (x, y, width, height) of lung opacities as fractions of the image's width and height.
+        Lung opacities as radiologists drew them, as fractions of the image's width and height.
+    view, age, sex
+        ``AP`` or ``PA``, years, ``F`` or ``M``; empty or None where the source does not say.
     """
 
     file: Path
+    name: str
     source: str
     split: str
     patient: str
+    is_labelled_positive: bool
     is_positive: bool
     is_confirmed: bool
     target: float
     weight: float
     rsna_label: str
-    boxes: tuple[tuple[float, float, float, float], ...]
+    boxes: tuple[Box, ...]
+    view: str = ""
+    age: int | None = None
+    sex: str = ""
 
 
 def _judge(row: dict[str, str]) -> tuple[bool, bool, float, float]:
@@ -66,59 +92,86 @@ def _judge(row: dict[str, str]) -> tuple[bool, bool, float, float]:
 
 
 def read_labels(data: Path, split: str | None = None) -> list[LabelledImage]:
-    """Read ``labels.csv`` of a data folder.
+    """Read a table of labelled radiographs.
 
     Parameters
     ----------
     data
-        Folder with ``labels.csv``: columns ``file`` and ``label`` (``normal`` or ``pneumonia``) are needed, the
-        others of the training data are used where they are there.
+        A CSV file, or a folder with ``labels.csv``; image files are relative to the table's folder. The columns
+        ``file`` and ``label`` (``normal`` or ``pneumonia``) are needed; ``source``, ``split`` and the others of the
+        training data are used where they are there.
     split
         Only this split; all when None.
 
     Raises
     ------
-    ValueError
-        A column is missing, a label is unknown or nothing is left; names the file and line.
+    DatasetError
+        The table cannot be read, a column is missing, a file is named twice, a label is unknown or nothing is left;
+        names the file and line.
     """
-    table = data / "labels.csv"
+    table = data / LABELS_FILE if data.is_dir() else data
     rows: list[LabelledImage] = []
-    with table.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        missing = {"file", "label"} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f"{table}: column {', '.join(sorted(missing))} is missing")
-        for raw in reader:
-            row = {
-                key: raw.get(key) or ""
-                for key in ("source", "split", "patient", "rsna_label", "rsna_boxes", "nih_findings")
-            }
-            row |= {"file": raw["file"], "label": raw["label"].strip().lower()}
-            if row["label"] not in ("normal", "pneumonia"):
-                raise ValueError(
-                    f"{table} line {reader.line_num}: label {raw['label']!r} is neither normal nor pneumonia"
-                )
-            if split is not None and row["split"] != split:
-                continue
-            positive, confirmed, target, weight = _judge(row)
-            boxes = tuple((x / 512, y / 512, w / 512, h / 512) for x, y, w, h in json.loads(row["rsna_boxes"] or "[]"))
-            rows.append(
-                LabelledImage(
-                    file=data / row["file"],
-                    source=row["source"] or "site",
-                    split=row["split"],
-                    patient=row["patient"] or row["file"],
-                    is_positive=positive,
-                    is_confirmed=confirmed,
-                    target=target,
-                    weight=weight,
-                    rsna_label=row["rsna_label"],
-                    boxes=boxes,
-                )
-            )
+    seen: set[str] = set()
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets begin UTF-8 with a byte order mark
+            reader = csv.DictReader(lines)
+            if missing := {"file", "label"} - set(reader.fieldnames or ()):
+                raise DatasetError(f"{table}: column {', '.join(sorted(missing))} is missing")
+            for raw in reader:
+                image = _row(raw, table, reader.line_num)
+                if image.name in seen:
+                    raise DatasetError(f"{table} line {reader.line_num}: {image.name} is there twice")
+                seen.add(image.name)
+                if split is None or image.split == split:
+                    rows.append(image)
+    except OSError as error:
+        raise DatasetError(f"cannot read {table}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{table} is not a CSV file in UTF-8: {error}") from error
     if not rows:
-        raise ValueError(f"{table}: no image" + (f" of split {split!r}" if split else ""))
+        raise DatasetError(f"{table}: no image" + (f" of split {split!r}" if split else ""))
     return rows
+
+
+def _row(raw: dict[str | None, str | None], table: Path, line: int) -> LabelledImage:
+    row = {
+        key: (value or "").strip() for key, value in raw.items() if key is not None and isinstance(value, str | None)
+    }
+    row = dict.fromkeys(("source", "split", "patient", "rsna_label", "rsna_boxes", "view", "age", "sex"), "") | row
+    if not row["file"]:
+        raise DatasetError(f"{table} line {line}: file is empty")
+    label = row["label"].lower()
+    if label not in ("normal", "pneumonia"):
+        raise DatasetError(f"{table} line {line}: label {row['label']!r} is neither normal nor pneumonia")
+    row["label"] = label
+    positive, confirmed, target, weight = _judge(row)
+    return LabelledImage(
+        file=table.parent / row["file"],
+        name=row["file"],
+        source=row["source"] or SITE,
+        split=row["split"],
+        patient=row["patient"] or row["file"],
+        is_labelled_positive=label == "pneumonia",
+        is_positive=positive,
+        is_confirmed=confirmed,
+        target=target,
+        weight=weight,
+        rsna_label=row["rsna_label"],
+        boxes=_boxes(row["rsna_boxes"], table, line),
+        view=row["view"],
+        age=int(row["age"]) if row["age"].isdecimal() else None,
+        sex=row["sex"],
+    )
+
+
+def _boxes(text: str, table: Path, line: int) -> tuple[Box, ...]:
+    if not text:
+        return ()
+    try:
+        boxes = tuple((float(x), float(y), float(width), float(height)) for x, y, width, height in json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise DatasetError(f"{table} line {line}: rsna_boxes is not [[x, y, width, height], ...]: {error}") from error
+    return tuple((x / BOX_SIZE, y / BOX_SIZE, width / BOX_SIZE, height / BOX_SIZE) for x, y, width, height in boxes)
 
 
 def read_display_values(file: Path) -> NDArray[np.uint8]:
@@ -127,6 +180,11 @@ def read_display_values(file: Path) -> NDArray[np.uint8]:
     Returns
     -------
     (rows, columns) uint8, 255 = white
+
+    Raises
+    ------
+    inference.errors.SourceError
+        The file is not a radiograph that the node can read.
     """
     from PIL import Image
 
@@ -134,8 +192,15 @@ def read_display_values(file: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("L"), dtype=np.uint8)
 
 
-def load_images(rows: list[LabelledImage], size: int) -> NDArray[np.uint8]:
+def load_images(
+    rows: Sequence[LabelledImage], size: int, advance: Callable[[], None] | None = None
+) -> NDArray[np.uint8]:
     """All radiographs at one size, in memory: 50 kB each at 224 pixels.
+
+    Parameters
+    ----------
+    advance
+        Called after each image, for a progress bar.
 
     Returns
     -------
@@ -144,22 +209,30 @@ def load_images(rows: list[LabelledImage], size: int) -> NDArray[np.uint8]:
     images = np.empty((len(rows), size, size), dtype=np.uint8)
     for index, row in enumerate(rows):
         images[index] = resize(read_display_values(row.file), size, size)
+        if advance is not None:
+            advance()
     return images
 
 
-def sampling_weights(rows: list[LabelledImage], nih_share: float = 0.35) -> NDArray[np.float64]:
+def sampling_weights(rows: Sequence[LabelledImage], nih_share: float = 0.35) -> NDArray[np.float64]:
     """Probability of drawing each row, balanced across source x class.
 
     Within a source, both classes are drawn equally often; ``nih_share`` of all draws come from NIH, so that "which
-    data set is it" says nothing of the class.
+    data set is it" says nothing of the class. Without NIH images, the sources share the draws equally.
+
+    Returns
+    -------
+    (len(rows),) float64, sum 1
     """
     groups: dict[tuple[str, bool], float] = {}
     keys = [(row.source, row.target >= 0.5) for row in rows]
     for key, row in zip(keys, rows, strict=True):
         groups[key] = groups.get(key, 0.0) + row.weight
     sources = {source for source, _ in groups}
-    share = {s: 1.0 if len(sources) == 1 else (nih_share if s == NIH else (1 - nih_share)) for s in sources}
+    others = max(1, len(sources - {NIH}))
+    rest = 1.0 - nih_share if NIH in sources and len(sources) > 1 else 1.0
+    share = {s: nih_share if s == NIH and len(sources) > 1 else rest / others for s in sources}
     classes = {s: sum(1 for source, _ in groups if source == s) for s in sources}
     drawn = [share[k[0]] / classes[k[0]] * row.weight / groups[k] for k, row in zip(keys, rows, strict=True)]
-    weights = np.asarray(drawn)
-    return weights / weights.sum()
+    weights = np.asarray(drawn, dtype=np.float64)
+    return np.divide(weights, weights.sum())

@@ -1,10 +1,16 @@
-"""Train one classifier from random weights; resumable from the last finished epoch."""
+"""Train one classifier from random weights; resumable from the last finished epoch, with the same outcome.
 
+What a run leaves is a folder: ``recipe.json``, ``log.jsonl`` (figures of each epoch) and ``state.pt`` (the last finished
+epoch). Making a checkpoint of it is ``export``'s work.
+"""
+
+import fcntl
 import json
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,79 +22,57 @@ from inference.models.catalog import Architecture
 from inference.models.preprocess import InputSpec, normalise
 from inference.training.augment import augment
 from inference.training.dataset import LabelledImage, load_images, sampling_weights
+from inference.training.recipe import Recipe, RunError, write_recipe
 
+STATE_FILE = "state.pt"
+LOG_FILE = "log.jsonl"
+LOCK_FILE = "lock"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Everything a run depends on besides data and code; written to ``recipe.json`` of the run folder.
-
-    Parameters
-    ----------
-    stages
-        (epochs, input size in pixels) in order: small pictures first, the serving size last.
-    samples_per_epoch
-        Draws, with replacement, by ``sampling_weights``.
-    average_decay
-        Decay per step of the exponential moving average of the weights, which is what is exported.
-    mix_probability, mix_alpha
-        Share of batches whose pictures are blended in pairs, and the parameter of the Beta distribution of the blend
-        (mixup, Zhang et al., ICLR 2018).
-    inside_weight, border_weight
-        Weight of what the class activation maps are asked for beside the label: to lie inside the radiologists' boxes
-        where there are any, and away from the outer border everywhere.
-    """
-
-    stages: tuple[tuple[int, int], ...] = ((14, 128), (6, 160), (4, 224))
-    samples_per_epoch: int = 4800
-    batch_size: int = 32
-    learning_rate: float = 1.5e-3
-    weight_decay: float = 0.05
-    warm_up: float = 0.1
-    average_decay: float = 0.998
-    nih_share: float = 0.35
-    mix_probability: float = 0.4
-    mix_alpha: float = 0.4
-    inside_weight: float = 0.15
-    border_weight: float = 0.15
-    dropout: float = 0.2
-    seed: int = 20261123
-    threads: int = 1
-
-    @property
-    def epochs(self) -> int:
-        """Number of epochs of all stages."""
-        return sum(epochs for epochs, _ in self.stages)
-
-    def size(self, epoch: int) -> int:
-        """Input size of an epoch, counted from 0."""
-        for epochs, size in self.stages:
-            if epoch < epochs:
-                return size
-            epoch -= epochs
-        return self.stages[-1][1]
-
+BORDER = 0.08
+"""Outer share of the image, each side, where a map has no business."""
 
 Report = Callable[[dict[str, float]], None]
+"""Gets one record of figures an epoch: ``epoch`` (from 1), ``size``, ``loss``, ``duration_s``."""
+Advance = Callable[[int, int, float], None]
+"""Called after each step with the epoch (from 0), the steps done in it and the mean loss so far."""
 
 
 class Fit:
-    """One run in one folder: ``recipe.json``, ``log.jsonl`` and ``state.pt`` (the last finished epoch)."""
+    """One run in one folder.
 
-    def __init__(self, architecture: Architecture, rows: list[LabelledImage], folder: Path, recipe: Recipe) -> None:
+    Parameters
+    ----------
+    rows
+        What is trained on; the caller chose the split.
+    folder
+        Made if it is not there; a run that is there goes on after its last finished epoch.
+
+    Raises
+    ------
+    RunError
+        The folder holds a run by another recipe, is in use by another process, or its state cannot be read.
+    """
+
+    def __init__(self, architecture: Architecture, rows: Sequence[LabelledImage], folder: Path, recipe: Recipe) -> None:
         self._recipe = recipe
         self._rows = rows
         self._folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=2) + "\n")
+        self._architecture = architecture
+        write_recipe(folder, recipe)
+        self._lock = (folder / LOCK_FILE).open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise RunError(f"{folder} is in use by another process") from error
         torch.manual_seed(recipe.seed)
         torch.set_num_threads(recipe.threads)
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = architecture.build()
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
-        self._architecture = architecture
-        self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's overloads leave out memory_format with a device
         self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         others = [p for p in self.network.parameters() if p.ndim <= 1]
@@ -96,25 +80,33 @@ class Fit:
             [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=recipe.learning_rate,
         )
-        self._steps_per_epoch = recipe.samples_per_epoch // recipe.batch_size
+        self.steps_per_epoch = recipe.samples_per_epoch // recipe.batch_size
         self._draw = sampling_weights(rows, recipe.nih_share)
+        self._targets = np.asarray([row.target for row in rows], dtype=np.float32)
         self._images: tuple[int, NDArray[np.uint8]] | None = None
         self.epoch = 0
         self._resume()
 
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._lock.close()
+
     def _average(self, averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        # The first steps count more, or the random weights of the start would stay in the average for long.
         decay = min(self._recipe.average_decay, (1 + int(count)) / (10 + int(count)))
         return averaged.lerp(current, 1 - decay) if averaged.is_floating_point() else current
 
     def _resume(self) -> None:
-        state_file = self._folder / "state.pt"
-        if not state_file.exists():
+        if not (self._folder / STATE_FILE).exists():
             return
-        state = torch.load(state_file, weights_only=True, map_location=self._device)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self.epoch = int(state["epoch"])
+        state = read_state(self._folder, self.device)
+        try:
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self._optimizer.load_state_dict(state["optimizer"])
+            self.epoch = int(state["epoch"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise RunError(f"{self._folder / STATE_FILE} is of another network: {error}") from error
 
     def _save(self) -> None:
         state = {
@@ -123,23 +115,30 @@ class Fit:
             "optimizer": self._optimizer.state_dict(),
             "epoch": self.epoch,
         }
-        partial = self._folder / "state.pt.part"
+        partial = self._folder / f"{STATE_FILE}.part"
         torch.save(state, partial)
-        partial.replace(self._folder / "state.pt")
+        partial.replace(self._folder / STATE_FILE)
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a half cosine to zero."""
-        progress = step / (self._recipe.epochs * self._steps_per_epoch)
+        progress = step / (self._recipe.epochs * self.steps_per_epoch)
         if progress < self._recipe.warm_up:
             return self._recipe.learning_rate * (0.05 + 0.95 * progress / self._recipe.warm_up)
         rest = (progress - self._recipe.warm_up) / (1 - self._recipe.warm_up)
         return self._recipe.learning_rate * (0.5 * (1 + float(np.cos(np.pi * rest))) + 1e-3)
 
-    def run(self, report: Report) -> None:
-        """Train the epochs that are left; ``report`` gets one record of figures an epoch."""
-        while self.epoch < self._recipe.epochs:
+    def run(self, report: Report, advance: Advance | None = None, until: int | None = None) -> None:
+        """Train the epochs that are left; ``report`` gets one record of figures an epoch.
+
+        Parameters
+        ----------
+        until
+            Stop after so many epochs of the run, counted from its beginning; all of the recipe's when None.
+        """
+        end = self._recipe.epochs if until is None else min(until, self._recipe.epochs)
+        while self.epoch < end:
             began = time.monotonic()
-            loss = self._train_epoch()
+            loss = self._train_epoch(advance)
             self.epoch += 1
             self._save()
             record = {
@@ -148,48 +147,80 @@ class Fit:
                 "loss": loss,
                 "duration_s": time.monotonic() - began,
             }
-            with (self._folder / "log.jsonl").open("a") as log:
+            with (self._folder / LOG_FILE).open("a") as log:
                 log.write(json.dumps(record) + "\n")
             report(record)
 
-    def _train_epoch(self) -> float:
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits of the averaged network, for watching a run; figures that count come from the engine.
+
+        Parameters
+        ----------
+        images
+            (n, rows, columns) uint8.
+
+        Returns
+        -------
+        (n,) float32
+        """
+        spec = InputSpec(rows=images.shape[1], columns=images.shape[2])
+        self.average.eval()
+        found = []
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16):
+            for start in range(0, len(images), self._recipe.batch_size):
+                part = images[start : start + self._recipe.batch_size]
+                batch = torch.from_numpy(np.stack([normalise(image, spec) for image in part]))
+                x = batch.to(self.device, memory_format=torch.channels_last)
+                found.append(self.average(x)[:, 0].float().cpu().numpy())
+        return np.concatenate(found)
+
+    def _train_epoch(self, advance: Advance | None) -> float:
         recipe, size = self._recipe, self._recipe.size(self.epoch)
         if self._images is None or self._images[0] != size:
             self._images = (size, load_images(self._rows, size))
         images = self._images[1]
-        spec = InputSpec(rows=size, columns=size)
+        # Each epoch begins with seeds of its own, so that a resumed run draws what an uninterrupted one would have.
         rng = np.random.default_rng((recipe.seed, self.epoch))
-        targets = np.asarray([row.target for row in self._rows], dtype=np.float32)
+        torch.manual_seed(int(np.random.SeedSequence((recipe.seed, self.epoch)).generate_state(1)[0]))
         self.network.train()
         total = 0.0
-        for step in range(self._steps_per_epoch):
-            rate = self._rate(self.epoch * self._steps_per_epoch + step)
+        for step in range(self.steps_per_epoch):
+            rate = self._rate(self.epoch * self.steps_per_epoch + step)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate
-            drawn = rng.choice(len(self._rows), recipe.batch_size, p=self._draw)
-            changed = [augment(images[i], self._rows[i].boxes, rng) for i in drawn]
-            batch = np.stack([normalise(image, spec) for image, _ in changed])
-            masks = np.stack([mask for _, mask in changed])
-            x = torch.from_numpy(batch).to(self._device, memory_format=torch.channels_last)
-            y = torch.from_numpy(targets[drawn]).to(self._device)
-            is_mixed = rng.random() < recipe.mix_probability
-            if is_mixed:
-                keep = float(rng.beta(recipe.mix_alpha, recipe.mix_alpha))
-                order = torch.from_numpy(rng.permutation(recipe.batch_size)).to(self._device)
-                x, y = keep * x + (1 - keep) * x[order], keep * y + (1 - keep) * y[order]
-            with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                activations = self._architecture.trunk(self.network, x)
-                logits = self._architecture.head(self.network, activations)[:, 0]
-            loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
-            if not is_mixed:
-                loss = loss + self._explanation_loss(activations.float(), torch.from_numpy(masks).to(self._device), y)
+            loss = self._loss(images, rng)
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call] # torch leaves it unannotated
             nn.utils.clip_grad_norm_(self.network.parameters(), 2.0)
             self._optimizer.step()
             self.average.update_parameters(self.network)
             total += float(loss.detach())
-        return total / self._steps_per_epoch
+            if advance is not None:
+                advance(self.epoch, step + 1, total / (step + 1))
+        return total / self.steps_per_epoch
+
+    def _loss(self, images: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """Draw a batch and say how far the network is from what is asked of it."""
+        recipe = self._recipe
+        spec = InputSpec(rows=images.shape[1], columns=images.shape[2])
+        drawn = rng.choice(len(self._rows), recipe.batch_size, p=self._draw)
+        changed = [augment(images[i], self._rows[i].boxes, rng) for i in drawn]
+        batch = np.stack([normalise(image, spec) for image, _ in changed])
+        masks = torch.from_numpy(np.stack([mask for _, mask in changed])).to(self.device)
+        x = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
+        y = torch.from_numpy(self._targets[drawn]).to(self.device)
+        is_mixed = rng.random() < recipe.mix_probability
+        if is_mixed:
+            keep = float(rng.beta(recipe.mix_alpha, recipe.mix_alpha))
+            order = torch.from_numpy(rng.permutation(recipe.batch_size)).to(self.device)
+            x, y = keep * x + (1 - keep) * x[order], keep * y + (1 - keep) * y[order]
+        with torch.autocast(self.device.type, dtype=torch.bfloat16):
+            activations = self._architecture.trunk(self.network, x)
+            logits = self._architecture.head(self.network, activations)[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
+        if is_mixed:  # two pictures on top of each other have no map worth asking anything of
+            return loss
+        return loss + self._explanation_loss(activations.float(), masks, y)
 
     def _explanation_loss(self, activations: Tensor, masks: Tensor, targets: Tensor) -> Tensor:
         """What the class activation maps of a batch lack: energy inside the boxes, none at the border.
@@ -212,13 +243,31 @@ class Fit:
         maps = torch.einsum("bchw,c->bhw", activations, last.weight[0]).relu()
         energy = maps.sum((1, 2)) + 1e-3
         border = torch.ones_like(masks[:1])
-        depth = round(0.08 * masks.shape[1])
+        depth = round(BORDER * masks.shape[1])
         border[:, depth:-depth, depth:-depth] = 0
-        pool = nn.functional.adaptive_avg_pool2d
-        at_border = (maps * pool(border, maps.shape[1:])).sum((1, 2)) / energy
-        inside = (maps * pool(masks, maps.shape[1:])).sum((1, 2)) / energy
+        height, width = maps.shape[1:]
+        at_border = (maps * nn.functional.adaptive_avg_pool2d(border, (height, width))).sum((1, 2)) / energy
+        inside = (maps * nn.functional.adaptive_avg_pool2d(masks, (height, width))).sum((1, 2)) / energy
         has_boxes = (masks.sum((1, 2)) > 0).float()
         is_positive = (targets >= 0.5).float()
         outside = -(inside + 0.05).log() * has_boxes
         lost = self._recipe.inside_weight * outside + self._recipe.border_weight * at_border * is_positive
         return lost.mean()
+
+
+def read_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read the last finished epoch of a run: ``network``, ``average``, ``optimizer``, ``epoch``.
+
+    Raises
+    ------
+    RunError
+        There is none, or it is damaged.
+    """
+    file = folder / STATE_FILE
+    try:
+        state: dict[str, Any] = torch.load(file, weights_only=True, map_location=device)
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} has no finished epoch ({STATE_FILE})") from error
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
+    return state
