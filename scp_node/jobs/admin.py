@@ -66,7 +66,9 @@ class Admin:
             self._jobs_or_none.close()
         self._engine.dispose()
 
-    def list_instances(self, state: InstanceState | None = None, *, newest_first: bool = False) -> Iterator[InstanceRecord]:
+    def list_instances(
+        self, state: InstanceState | None = None, *, newest_first: bool = False
+    ) -> Iterator[InstanceRecord]:
         """Received instances in order of arrival, read piece by piece.
 
         Parameters
@@ -251,9 +253,7 @@ class Admin:
 
     def _conflicts(self, connection: sa.Connection, sop_instance_uid: str) -> tuple[ConflictRecord, ...]:
         rows = connection.execute(
-            sa.select(conflict)
-            .where(conflict.c.sop_instance_uid == sop_instance_uid)
-            .order_by(conflict.c.received_at)
+            sa.select(conflict).where(conflict.c.sop_instance_uid == sop_instance_uid).order_by(conflict.c.received_at)
         )
         return tuple(
             ConflictRecord(
@@ -282,7 +282,9 @@ def _deliveries(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tupl
     if not ids:
         return {}
     rows = connection.execute(
-        sa.select(delivery).where(delivery.c.instance_id.in_(ids)).order_by(delivery.c.instance_id, delivery.c.destination)
+        sa.select(delivery)
+        .where(delivery.c.instance_id.in_(ids))
+        .order_by(delivery.c.instance_id, delivery.c.destination)
     )
     return {
         number: tuple(

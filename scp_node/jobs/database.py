@@ -165,7 +165,10 @@ def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
     if create_folder:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = sa.create_engine(
-        parsed, pool_size=16, max_overflow=64, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False}
+        parsed,
+        pool_size=16,
+        max_overflow=64,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine

@@ -47,9 +47,7 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
     return begun
 
 
-def restart(
-    connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], states: Collection[DeliveryState]
-) -> list[str]:
+def restart(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], states: Collection[DeliveryState]) -> list[str]:
     """Begin a new round, at once and with fresh patience, for deliveries in ``states``.
 
     What a destination has confirmed stays confirmed. The old round's job finds that it is not the current one and ends.

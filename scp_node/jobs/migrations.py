@@ -152,7 +152,9 @@ def migrate(engine: sa.Engine, *, versions: int = len(MIGRATIONS)) -> int:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ADVISORY_LOCK})
         present = version(connection)
         if present > len(MIGRATIONS):
-            raise DatabaseError(f"the database is at version {present}, this program knows {len(MIGRATIONS)}: it is older")
+            raise DatabaseError(
+                f"the database is at version {present}, this program knows {len(MIGRATIONS)}: it is older"
+            )
         if present == 0:
             connection.execute(
                 sa.text(
@@ -193,4 +195,6 @@ def require_current(engine: sa.Engine, url: str) -> None:
     with engine.connect() as connection:
         present = version(connection)
     if present != len(MIGRATIONS):
-        raise DatabaseError(f"the database is at version {present}, this program needs {len(MIGRATIONS)}: start the node")
+        raise DatabaseError(
+            f"the database is at version {present}, this program needs {len(MIGRATIONS)}: start the node"
+        )

@@ -1,0 +1,96 @@
+"""Main program of a child process: loads once, then answers one request after another. Started by `children.py` only.
+
+Requests and answers are JSON, one a line, over an inherited socket; standard output is nobody's protocol here, a C
+library may print what it likes.
+"""
+
+import ctypes
+import importlib
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Handler = Callable[[dict[str, Any]], dict[str, Any]]
+"""Answers one request; both sides JSON-able."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(descriptor: int, parent: int) -> int:
+    """Serve the parent until it closes its end of the socket or dies."""
+    # Ctrl-C reaches the whole group of processes; the parent alone decides when its children end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(parent)
+    # Libraries put values of attributes into their warnings; none of it may reach a log.
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+        first = json.loads(lines.readline())
+        sys.path[:] = first["path"]
+        try:
+            handler = _load(first["factory"])(first["arguments"])
+        except Exception as error:  # top of the process: whatever it is, the parent must hear of it
+            _say(lines, {"broken": f"{type(error).__name__}: {error}"})
+            return 1
+        if first["memory_limit_bytes"]:
+            _limit_memory(first["memory_limit_bytes"])
+        _say(lines, {"ready": True})
+        for line in lines:
+            # From here on a death is this request's doing; before, the child was idle.
+            _say(lines, {"begun": True})
+            _say(lines, _answer(handler, json.loads(line)))
+    return 0
+
+
+def _answer(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {"done": handler(request)}
+    except MemoryError:
+        return {"failed": "memory", "detail": "the analysis asked for more memory than it may have"}
+    except Exception as error:  # top of the process: one request must not end it
+        return {"failed": "internal", "detail": _where(error)}
+
+
+def _where(error: Exception) -> str:
+    # Kind and place, never the message: it may quote a value of the data set.
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames[-3:]]
+    return f"{type(error).__name__} at {' < '.join(reversed(places))}"
+
+
+def _load(name: str) -> Callable[[dict[str, Any]], Handler]:
+    module, _, attribute = name.partition(":")
+    factory: Callable[[dict[str, Any]], Handler] = getattr(importlib.import_module(module), attribute)
+    return factory
+
+
+def _say(lines: Any, message: dict[str, Any]) -> None:
+    lines.write(json.dumps(message) + "\n")
+    lines.flush()
+
+
+def _limit_memory(beyond_bytes: int) -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * os.sysconf("SC_PAGE_SIZE") + beyond_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _die_with(parent: int) -> None:
+    # An idle child sees the end of the socket. One that computes would not: the kernel is asked to end it.
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

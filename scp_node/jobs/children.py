@@ -1,0 +1,373 @@
+"""Long-lived child processes in which files are decoded and models run, so that a crash there is one job's and no more.
+
+Not `concurrent.futures.ProcessPoolExecutor`: there one process that dies breaks the work of all others.
+"""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from scp_node.errors import NodeError
+
+log = structlog.get_logger(__name__)
+
+_LOOK_S = 0.5
+"""How often the supervisor looks after idle children."""
+_MAXIMUM_ANSWER_BYTES = 16 * 2**20
+_SLOWEST_RESTART_S = 60.0
+
+
+class ChildCrashError(NodeError):
+    """The child died on this request."""
+
+
+class ChildTimeLimitError(NodeError):
+    """The child took longer than allowed and was ended."""
+
+
+class ChildFailedError(NodeError):
+    """The child reports that it could not answer, and lives.
+
+    Parameters
+    ----------
+    kind
+        ``memory`` or ``internal``.
+    """
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.detail = detail
+
+
+class PoolStoppedError(BaseException):
+    """The pool is being stopped: the job stays unfinished and is taken up at the next start.
+
+    Not an Exception, on purpose: the durable engine records exceptions as the job's outcome, and this is none.
+    """
+
+
+class _Gone(Exception):
+    """The other end of the socket is closed."""
+
+
+class _Child:
+    """One process and the parent's end of its socket."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "scp_node.jobs.child", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+            )
+        self._socket = ours
+        self._buffer = bytearray()
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Raise _Gone if the child is not there any more."""
+        if self.process.poll() is not None:
+            raise _Gone
+        try:
+            self._socket.settimeout(None)
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise _Gone from error
+
+    def receive(self, timeout_s: float) -> dict[str, Any]:
+        """Raise _Gone when the child ends first, TimeoutError when it takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while (end := self._buffer.find(b"\n")) < 0:
+            self._socket.settimeout(max(1e-3, deadline - time.monotonic()))
+            try:
+                piece = self._socket.recv(65536)
+            except TimeoutError:
+                raise
+            except OSError as error:
+                raise _Gone from error
+            if not piece or len(self._buffer) > _MAXIMUM_ANSWER_BYTES:
+                raise _Gone
+            self._buffer += piece
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def end(self, *, patience_s: float = 0.0) -> str:
+        """End the process; say how it ended."""
+        if patience_s:
+            self._socket.close()
+            try:
+                self.process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        else:
+            self.process.kill()
+        code = self.process.wait()
+        self._socket.close()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def how_it_ended(self) -> str:
+        """For a child whose socket is closed: it is dead or about to be."""
+        try:
+            self.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return "it closed its socket; " + self.end()
+        return self.end()
+
+
+class ChildPool:
+    """A fixed number of child processes that all hold the same models.
+
+    Parameters
+    ----------
+    factory
+        ``module:function``; called once in each child with ``arguments``, it returns the function that answers requests.
+    arguments
+        JSON-able.
+    time_limit_s
+        For one answer; loading has ``start_limit_s``.
+    memory_limit_bytes
+        Address space of a child beyond what it has after loading; 0: no limit.
+    environment
+        Variables for the children, over those of this process.
+    """
+
+    def __init__(
+        self,
+        factory: str,
+        arguments: dict[str, Any],
+        *,
+        count: int,
+        time_limit_s: float,
+        memory_limit_bytes: int = 0,
+        start_limit_s: float = 600.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._first = {
+            "factory": factory,
+            "arguments": arguments,
+            "memory_limit_bytes": memory_limit_bytes,
+            "path": sys.path,
+        }
+        self._count = count
+        self._time_limit_s = time_limit_s
+        self._start_limit_s = start_limit_s
+        self._environment = dict(environment or {})
+        self._changed = threading.Condition()
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._starting = 0
+        self._stopping = False
+        self._all_ended = threading.Event()
+        self._loaded_once = False
+        self._broken: str | None = None
+        self._failures = 0
+        self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._supervisor = threading.Thread(target=self._supervise, name="child-supervisor", daemon=True)
+        self._loaders: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start the children; returns at once, they load in the background."""
+        self._supervisor.start()
+
+    @property
+    def broken(self) -> str | None:
+        """Why the last child that was started could not load; None when it could."""
+        with self._changed:
+            return self._broken
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Process ids of the children that have loaded."""
+        with self._changed:
+            return tuple(child.process.pid for child in (*self._idle, *self._busy))
+
+    @property
+    def busy_processes(self) -> tuple[int, ...]:
+        """Process ids of the children that work on a request."""
+        with self._changed:
+            return tuple(child.process.pid for child in self._busy)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until a child has loaded, or until one could not; see ``broken``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._loaded_once or self._broken is not None, timeout_s)
+            return self._loaded_once
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have a request answered by the next idle child.
+
+        Raises
+        ------
+        ChildCrashError, ChildTimeLimitError
+            The child is gone and replaced by another one.
+        ChildFailedError
+            The child reports an error of its own.
+        PoolStoppedError
+            The pool is being stopped.
+        """
+        while True:
+            child = self._take()
+            try:
+                child.send(request)
+                child.receive(self._time_limit_s)
+                break
+            except _Gone:
+                # It died while it was idle: not this request's doing.
+                self._lose(child, child.how_it_ended())
+            except TimeoutError:
+                self._lose(child, child.end())
+        try:
+            answer = child.receive(self._time_limit_s)
+        except TimeoutError as error:
+            self._lose(child, child.end())
+            raise ChildTimeLimitError(f"the analysis took longer than {self._time_limit_s:g} s") from error
+        except (_Gone, ValueError) as error:
+            how = child.how_it_ended()
+            self._lose(child, how)
+            if self._stopping:
+                raise PoolStoppedError from error
+            raise ChildCrashError(f"the child process ended on it: {how}") from error
+        self._give(child)
+        if "failed" in answer:
+            raise ChildFailedError(answer["failed"], answer["detail"])
+        done: dict[str, Any] = answer["done"]
+        return done
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Take no more requests, let running ones end within the limit, then end the children."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._busy, timeout_s)
+            idle, busy = list(self._idle), list(self._busy)
+            self._idle.clear()
+        self._wanted.put(False)
+        for child in busy:
+            # Only the signal: the thread that waits for its answer sees the end and takes the rest away.
+            child.process.kill()
+        for child in idle:
+            child.end(patience_s=2.0)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._busy, 5.0)
+        self._all_ended.set()
+        if self._supervisor.is_alive():
+            self._supervisor.join()
+
+    def _take(self) -> _Child:
+        with self._changed:
+            self._changed.wait_for(lambda: self._idle or self._stopping)
+            if self._stopping:
+                raise PoolStoppedError
+            child = self._idle.pop()
+            self._busy.add(child)
+            return child
+
+    def _give(self, child: _Child) -> None:
+        with self._changed:
+            self._busy.discard(child)
+            self._idle.append(child)
+            self._changed.notify_all()
+
+    def _lose(self, child: _Child, how: str) -> None:
+        with self._changed:
+            self._busy.discard(child)
+            self._changed.notify_all()
+        if not self._stopping:
+            log.warning("child_ended", pid=child.process.pid, how=how)
+        self._wanted.put(True)
+
+    def _supervise(self) -> None:
+        # All children are started by this one thread: on Linux a child is told of the death of the *thread* that
+        # started it, and a thread that serves jobs may end long before the process does. For the same reason it stays
+        # until the last child has ended.
+        while True:
+            self._replace_idle_dead()
+            with self._changed:
+                if self._stopping:
+                    break
+                missing = self._count - len(self._idle) - len(self._busy) - self._starting
+            for _ in range(missing):
+                self._start_one()
+            try:
+                self._wanted.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+        for loader in self._loaders:
+            loader.join()
+        self._all_ended.wait()
+
+    def _replace_idle_dead(self) -> None:
+        with self._changed:
+            dead = [child for child in self._idle if child.process.poll() is not None]
+            self._idle = [child for child in self._idle if child not in dead]
+        for child in dead:
+            log.warning("child_ended", pid=child.process.pid, how=child.end())
+
+    def _start_one(self) -> None:
+        child = _Child(self._environment)
+        with self._changed:
+            self._starting += 1
+        loader = threading.Thread(target=self._load, args=(child,), name="child-loader", daemon=True)
+        self._loaders = [one for one in self._loaders if one.is_alive()] + [loader]
+        loader.start()
+
+    def _load(self, child: _Child) -> None:
+        started = time.monotonic()
+        broken: str | None = None
+        try:
+            child.send(self._first)
+            broken = self._wait_loaded(child, started)
+        except _Gone:
+            broken = f"the child process ended while loading: {child.how_it_ended()}"
+        except TimeoutError:
+            broken = f"loading took longer than {self._start_limit_s:g} s"
+        if broken is not None or self._stopping:
+            child.end()
+        with self._changed:
+            self._broken = broken if not self._stopping else self._broken
+            if broken is None and not self._stopping:
+                self._loaded_once = True
+                self._failures = 0
+                self._starting -= 1
+                self._idle.append(child)
+            self._changed.notify_all()
+        if broken is None:
+            if not self._stopping:
+                log.info("child_ready", pid=child.process.pid, seconds=round(time.monotonic() - started, 2))
+            return
+        with self._changed:
+            self._failures += 1
+            pause_s = min(_SLOWEST_RESTART_S, 2.0 ** min(self._failures, 6))
+        if not self._stopping:
+            log.error("child_cannot_load", detail=broken, again_in_s=pause_s)
+        with self._changed:
+            # The slot stays taken while it pauses: nothing else would be started in its place.
+            self._changed.wait_for(lambda: self._stopping, pause_s)
+            self._starting -= 1
+        self._wanted.put(True)
+
+    def _wait_loaded(self, child: _Child, started: float) -> str | None:
+        while True:
+            try:
+                message = child.receive(_LOOK_S)
+            except TimeoutError:
+                if self._stopping:
+                    return None
+                if time.monotonic() - started > self._start_limit_s:
+                    raise
+                continue
+            return message.get("broken")

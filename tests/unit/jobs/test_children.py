@@ -1,0 +1,217 @@
+"""Child processes: one that dies, hangs or fails costs its own request only."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from scp_node.jobs.children import (
+    ChildCrashError,
+    ChildFailedError,
+    ChildPool,
+    ChildTimeLimitError,
+    PoolStoppedError,
+)
+
+
+@pytest.fixture
+def pool_of(monkeypatch):
+    """Makes pools and stops them at the end."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    pools = []
+
+    def make(target="simple", arguments=None, *, count=1, time_limit_s=20.0, **options):
+        pool = ChildPool(f"child_targets:{target}", arguments or {}, count=count, time_limit_s=time_limit_s, **options)
+        pools.append(pool)
+        pool.start()
+        return pool
+
+    yield make
+    for pool in pools:
+        pool.stop(0.1)
+
+
+def _until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def _is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_child_answers_many_requests_and_is_another_process(pool_of):
+    pool = pool_of(arguments={"a": [1, "é"]})
+    first = pool.run({"echo": "x\ny"})
+    second = pool.run({"echo": 2})
+    assert first["echo"] == "x\ny"
+    assert first["arguments"] == {"a": [1, "é"]}
+    assert first["pid"] == second["pid"] != os.getpid()
+
+
+def test_noise_on_standard_output_is_no_answer(pool_of, capfd):
+    assert pool_of().run({"order": "print", "echo": 5})["echo"] == 5
+
+
+@pytest.mark.parametrize(("order", "how"), [("crash", "SIGSEGV"), ("exit", "exit code 7")])
+def test_a_crash_is_reported_and_the_next_request_is_answered_by_another_child(pool_of, order, how):
+    pool = pool_of()
+    before = pool.run({})["pid"]
+    with pytest.raises(ChildCrashError, match=how):
+        pool.run({"order": order})
+    assert pool.run({})["pid"] != before
+
+
+def test_a_crash_leaves_the_neighbour_alone(pool_of, tmp_path):
+    pool = pool_of(count=2)
+    _until(lambda: len(pool.processes) == 2)
+    with ThreadPoolExecutor() as threads:
+        started = tmp_path / "started"
+        slow = threads.submit(pool.run, {"order": "sleep", "seconds": 1.0, "started": str(started), "echo": "whole"})
+        _until(started.exists)
+        with pytest.raises(ChildCrashError):
+            pool.run({"order": "crash"})
+        assert slow.result()["echo"] == "whole"
+
+
+def test_a_kill_from_outside_in_the_middle_of_work_is_a_crash(pool_of, tmp_path):
+    pool = pool_of()
+    started = tmp_path / "started"
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(pool.run, {"order": "sleep", "seconds": 60, "started": str(started)})
+        _until(started.exists)
+        (pid,) = pool.busy_processes
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ChildCrashError, match="SIGKILL"):
+            slow.result()
+
+
+def test_a_child_that_dies_while_idle_costs_no_request(pool_of):
+    pool = pool_of()
+    pid = pool.run({})["pid"]
+    os.kill(pid, signal.SIGKILL)
+    assert pool.run({"echo": 1})["echo"] == 1
+
+
+def test_the_time_limit_ends_the_child(pool_of, tmp_path):
+    pool = pool_of(time_limit_s=0.5)
+    pid = pool.run({})["pid"]
+    with pytest.raises(ChildTimeLimitError, match=r"0\.5 s"):
+        pool.run({"order": "sleep", "seconds": 60, "started": str(tmp_path / "started")})
+    assert not _is_running(pid)
+    assert pool.run({"echo": 3})["echo"] == 3
+
+
+def test_an_exception_is_told_by_kind_and_place_and_never_by_its_message(pool_of):
+    pool = pool_of()
+    pid = pool.run({})["pid"]
+    with pytest.raises(ChildFailedError) as caught:
+        pool.run({"order": "raise"})
+    assert caught.value.kind == "internal"
+    assert "ValueError at child_targets.py" in caught.value.detail
+    assert "PATIENT" not in caught.value.detail
+    assert pool.run({})["pid"] == pid
+
+
+def test_the_memory_limit_is_an_answer_not_a_crash(pool_of):
+    pool = pool_of(memory_limit_bytes=64 * 2**20)
+    with pytest.raises(ChildFailedError) as caught:
+        pool.run({"order": "memory", "bytes": 512 * 2**20})
+    assert caught.value.kind == "memory"
+    assert pool.run({"echo": 1})["echo"] == 1
+
+
+def test_a_child_that_cannot_load_says_why(pool_of):
+    pool = pool_of("broken")
+    assert not pool.wait_ready(20)
+    assert "weights differ" in (pool.broken or "")
+
+
+def test_loading_is_tried_again(pool_of, tmp_path):
+    file = tmp_path / "now"
+    pool = pool_of("broken_until", {"file": str(file)})
+    assert not pool.wait_ready(20)
+    file.touch()
+    assert pool.run({"echo": 1})["echo"] == 1
+    assert pool.broken is None
+
+
+def test_stopping_lets_work_end_and_turns_the_waiting_away(pool_of, tmp_path):
+    pool = pool_of()
+    started = tmp_path / "started"
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(pool.run, {"order": "sleep", "seconds": 0.5, "started": str(started), "echo": "whole"})
+        _until(started.exists)
+        waiting = threads.submit(_outcome, pool)
+        pool.stop(10)
+        assert slow.result()["echo"] == "whole"
+        assert waiting.result() is PoolStoppedError
+    assert pool.processes == ()
+
+
+def test_stopping_ends_work_that_takes_too_long_without_calling_it_a_crash(pool_of, tmp_path):
+    pool = pool_of()
+    started = tmp_path / "started"
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(_outcome, pool, {"order": "sleep", "seconds": 60, "started": str(started)})
+        _until(started.exists)
+        (pid,) = pool.busy_processes
+        pool.stop(0.1)
+        assert slow.result() is PoolStoppedError
+    assert not _is_running(pid)
+
+
+def _outcome(pool, request=None):
+    try:
+        return pool.run(request or {})
+    except PoolStoppedError as stopped:
+        return type(stopped)
+
+
+def test_children_die_with_a_parent_that_is_killed(tmp_path):
+    """Also in the middle of work, where the end of the socket would not be noticed."""
+    program = (
+        "import sys, threading\n"
+        "from scp_node.jobs.children import ChildPool\n"
+        "pool = ChildPool('child_targets:simple', {}, count=2, time_limit_s=60)\n"
+        "pool.start()\n"
+        "busy, started = pool.run({})['pid'], sys.argv[1]\n"
+        "order = {'order': 'sleep', 'seconds': 50, 'started': started}\n"
+        "threading.Thread(target=pool.run, args=(order,), daemon=True).start()\n"
+        "import time, pathlib\n"
+        "while not pathlib.Path(started).exists() or len(pool.processes) < 2: time.sleep(0.01)\n"
+        "print('pids', *pool.processes, flush=True)\n"
+        "time.sleep(50)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "started")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as parent:
+        line = next(line for line in parent.stdout if line.startswith("pids "))
+        pids = [int(word) for word in line.split()[1:]]
+        assert len(pids) == 2
+        parent.kill()
+    _until(lambda: not any(_is_running(pid) for pid in pids))
+
+
+def test_the_wait_for_a_child_ends_when_another_request_is_done(pool_of):
+    pool = pool_of()
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda number: pool.run({"echo": number})["echo"], range(24)))
+    assert answers == list(range(24))
+    assert threading.active_count() < 20
