@@ -1,0 +1,102 @@
+"""PyTorch as a runtime: devices, shapes, repeatability."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from inference.errors import CheckpointError, DeviceError
+from inference.models import gradcam
+from inference.models.catalog import MODELS
+from inference.models.checkpoint import architecture_of, load_network, read_manifest
+from inference.runtime.catalog import RUNTIMES, Placement
+from inference.runtime.torch_runtime import TorchRuntime, find_device
+
+ONE_CORE = Placement(device="cpu", threads=1)
+MAP_SHAPES = {"resnet18": (7, 7), "efficientnet_b0": (7, 7), "densenet121": (7, 7)}
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    """The number of threads belongs to the process: leave it as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def batch(count=2):
+    """Smooth pictures: (count, 3, 224, 224) float32, about as spread as normalised radiographs."""
+    coarse = np.random.default_rng(3).normal(0, 1, (count, 9, 9)).astype(np.float32)
+    return np.stack([np.repeat(cv2.resize(picture, (224, 224))[None], 3, axis=0) for picture in coarse])
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in MODELS])
+def test_logits_and_maps_are_those_of_the_network(random_checkpoints, name):
+    manifest = read_manifest(random_checkpoints / name)
+    logits, maps = RUNTIMES["torch"](random_checkpoints / name, manifest, ONE_CORE).run(batch())
+    assert logits.shape == (2,)
+    assert maps.shape == (2, *MAP_SHAPES[name])
+    assert logits.dtype == maps.dtype == np.float32
+    network = load_network(random_checkpoints / name, manifest)
+    expected, expected_maps = gradcam.explain(architecture_of(manifest), network, torch.from_numpy(batch()))
+    assert np.abs(logits - expected.numpy()).max() < 1e-4
+    assert np.abs(maps - expected_maps.numpy()).max() < 1e-4 * np.abs(expected_maps.numpy()).max()
+
+
+def test_the_same_input_gives_the_same_numbers(random_checkpoints):
+    manifest = read_manifest(random_checkpoints / "densenet121")
+    first, second = (TorchRuntime(random_checkpoints / "densenet121", manifest, ONE_CORE) for _ in range(2))
+    for found, again in zip((*first.run(batch()), *first.run(batch())), (*second.run(batch()),) * 2, strict=True):
+        assert np.array_equal(found, again)
+
+
+def test_the_configured_number_of_threads_is_used(random_checkpoints):
+    manifest = read_manifest(random_checkpoints / "resnet18")
+    TorchRuntime(random_checkpoints / "resnet18", manifest, Placement(device="cpu", threads=2))
+    assert torch.get_num_threads() == 2
+    with pytest.raises(ValueError, match="0 threads"):
+        Placement(device="cpu", threads=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((3, 224, 224), np.float32), np.zeros((1, 3, 200, 224), np.float32), np.zeros((1, 3, 224, 224))]
+)
+def test_a_batch_of_another_shape_or_type_is_refused(random_checkpoints, wrong):
+    manifest = read_manifest(random_checkpoints / "resnet18")
+    with pytest.raises(ValueError, match=r"expected \(n, 3, 224, 224\) float32"):
+        TorchRuntime(random_checkpoints / "resnet18", manifest, ONE_CORE).run(wrong)
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch, random_checkpoints):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    manifest = read_manifest(random_checkpoints / "resnet18")
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        TorchRuntime(random_checkpoints / "resnet18", manifest, Placement(device="cuda", threads=1))
+    assert find_device("auto").type == find_device("cpu").type == "cpu"
+
+
+def test_auto_takes_a_cuda_device_and_cpu_does_not(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert find_device("auto").type == find_device("cuda").type == "cuda"
+    assert find_device("cpu").type == "cpu"
+
+
+def test_altered_weights_do_not_run(random_checkpoints, tmp_path):
+    folder = tmp_path / "resnet18"
+    folder.mkdir()
+    manifest = read_manifest(random_checkpoints / "resnet18")
+    (folder / "weights.safetensors").write_bytes(b"altered")
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        RUNTIMES["torch"](folder, manifest, ONE_CORE)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", [spec.name for spec in MODELS])
+def test_cuda_gives_the_numbers_of_the_cpu(random_checkpoints, name):
+    manifest = read_manifest(random_checkpoints / name)
+    logits, maps = TorchRuntime(random_checkpoints / name, manifest, ONE_CORE).run(batch())
+    cuda = TorchRuntime(random_checkpoints / name, manifest, Placement(device="cuda", threads=1))
+    found, found_maps = cuda.run(batch())
+    assert np.abs(found - logits).max() < 1e-3
+    assert np.abs(found_maps - maps).max() < 1e-3 * np.abs(maps).max()
+    assert all(np.array_equal(a, b) for a, b in zip(cuda.run(batch()), (found, found_maps), strict=True))
