@@ -1,0 +1,229 @@
+"""`scp-node analyze`: the models on files, without a server; the same functions that a received instance goes through."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inference.imaging.source import read_header
+
+from inference.errors import SourceError
+from inference.records import Analysis, Ineligibility
+from scp_node.cli.options import add_command, add_config, settings_of
+from scp_node.cli.output import cell, console, predictions_table, write_json
+from scp_node.errors import ResultError
+from scp_node.telemetry import logs
+
+if TYPE_CHECKING:
+    from config.settings import ResultSettings
+    from inference.engine import Engine
+    from scp_node.cli.options import Subparsers
+
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One input and what became of it.
+
+    Parameters
+    ----------
+    outcome
+        A sentence when the file cannot be read.
+    """
+
+    file: Path
+    sop_instance_uid: str | None
+    outcome: Analysis | Ineligibility | str
+    duration_s: float
+
+    def as_json(self) -> dict[str, object]:
+        """The fields of ``--json``."""
+        analysis = self.outcome if isinstance(self.outcome, Analysis) else None
+        window = None
+        if analysis is not None:
+            used = analysis.image.window
+            window = {
+                "source": used.source.value,
+                "center": used.center,
+                "width": used.width,
+                "function": used.function,
+            }
+        return {
+            "file": str(self.file),
+            "sop_instance_uid": self.sop_instance_uid,
+            "eligible": analysis is not None,
+            "reason": self.reason,
+            "window": window,
+            "predictions": [
+                {
+                    "model": prediction.model,
+                    "version": prediction.version,
+                    "probability": prediction.probability,
+                    "threshold": prediction.threshold,
+                    "is_positive": prediction.is_positive,
+                }
+                for prediction in (analysis.predictions if analysis is not None else ())
+            ],
+            "duration_s": round(self.duration_s, 4),
+        }
+
+    @property
+    def reason(self) -> str | None:
+        """Code of why it was not judged; None when it was."""
+        if isinstance(self.outcome, Analysis):
+            return None
+        return self.outcome.reason.value if isinstance(self.outcome, Ineligibility) else "unreadable"
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Add ``analyze``."""
+    parser = add_command(
+        subparsers,
+        "analyze",
+        summary="analyse files (DICOM, PNG, JPEG) without a server",
+        description="""
+            Run the models on files and say what each finds. The kind of a file is found by its content. A folder stands
+            for all DICOM, PNG and JPEG files below it. A file that is not a frontal chest radiograph is not judged, and
+            the reason is given. A file that cannot be read does not stop the others; the exit code is 1 then.
+
+            --json prints one object per file: file, sop_instance_uid, eligible, reason, window, predictions (model,
+            version, probability, threshold, is_positive), duration_s. --out writes, in a folder per file, the pictures
+            as PNG and, for DICOM files, the same result objects that the node would send.
+        """,
+        examples="""
+            scp-node analyze chest.dcm
+            scp-node analyze study/ --json > results.jsonl
+            scp-node analyze chest.png --out pictures
+        """,
+    )
+    parser.add_argument("file", metavar="FILE", nargs="+", type=Path, help="file or folder")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of tables")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write pictures and result objects here")
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Analyse every file; return 1 if one could not be read."""
+    settings = settings_of(args)
+    logs.configure(settings.logging, libraries=False)
+
+    from inference.engine import Engine
+
+    engine = Engine(settings.analysis)
+    failed = False
+    folders: set[str] = set()
+    for file in _files(args.file):
+        judged = _judge(engine, file)
+        failed = failed or isinstance(judged.outcome, str)
+        if args.json:
+            write_json(judged.as_json())
+        else:
+            _show(judged)
+        if not isinstance(judged.outcome, Analysis):
+            _say(judged)
+        elif args.out is not None:
+            try:
+                _write(judged.outcome, _own_folder(args.out, file, folders), settings.results)
+            except (OSError, ResultError) as error:
+                failed = True
+                sys.stderr.write(
+                    f"scp-node: {logs.escape(str(file))}: results not written: {logs.escape(str(error))}\n"
+                )
+    return 1 if failed else 0
+
+
+def _files(named: Sequence[Path]) -> Iterator[Path]:
+    """The files named, and for folders those below that look like pictures."""
+    for path in named:
+        if path.is_dir():
+            yield from (file for file in sorted(path.rglob("*")) if file.is_file() and _looks_like_a_picture(file))
+        else:
+            yield path
+
+
+def _looks_like_a_picture(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(132)
+    except OSError:
+        return True  # let the analysis say why it cannot be read
+    return (head[128:] == b"DICM" and file.name != "DICOMDIR") or head.startswith(_SIGNATURES)
+
+
+def _judge(engine: "Engine", file: Path) -> Judged:
+    started = time.perf_counter()
+    uid: str | None = None
+    outcome: Analysis | Ineligibility | str
+    try:
+        header = read_header(file, str(file))
+        uid = None if header.dataset is None else str(header.dataset.get("SOPInstanceUID", "")) or None
+        outcome = engine.analyse(file, str(file))
+    except SourceError as error:
+        outcome = error.detail
+    except OSError as error:
+        outcome = f"cannot be read: {error.strerror or error}"
+    duration = outcome.duration_s if isinstance(outcome, Analysis) else time.perf_counter() - started
+    return Judged(file=file, sop_instance_uid=uid, outcome=outcome, duration_s=duration)
+
+
+def _say(judged: Judged) -> None:
+    """One sentence on standard error about a file that was not judged."""
+    detail = judged.outcome if isinstance(judged.outcome, str) else f"not eligible, {_detail(judged.outcome)}"
+    sys.stderr.write(f"scp-node: {logs.escape(str(judged.file))}: {logs.escape(detail)}\n")
+
+
+def _detail(outcome: Analysis | Ineligibility) -> str:
+    return f"{outcome.reason.value}: {outcome.detail}" if isinstance(outcome, Ineligibility) else ""
+
+
+def _show(judged: Judged) -> None:
+    if not isinstance(judged.outcome, Analysis):
+        return
+    analysis = judged.outcome
+    out = console()
+    rows = ((p.title, p.version, p.probability, p.threshold, p.is_positive) for p in analysis.predictions)
+    out.print(predictions_table(str(judged.file), rows))
+    window = analysis.image.window
+    numbers = "" if window.center is None else f" {window.center:g}/{window.width:g}"
+    facts = [f"{analysis.agreement}; rule {analysis.image.rule.value}, window {window.source.value}{numbers}"]
+    facts += analysis.image.notes
+    facts.append(f"{judged.duration_s:.2f} s; research use only, no diagnosis")
+    out.print(
+        cell("\n".join(facts)) if out.is_terminal else "\n".join(logs.escape(fact) for fact in facts), markup=False
+    )
+
+
+def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:
+    """A folder for one input, named after it and never shared with another."""
+    name = file.stem
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{file.stem}-{number}"
+    taken.add(name)
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _write(analysis: Analysis, folder: Path, settings: "ResultSettings") -> None:
+    """Pictures as PNG; for DICOM input the result objects too, of alternatives the preferred one."""
+    from PIL import Image
+
+    from scp_node.results.catalog import build_results
+    from scp_node.results.overlay import montage, single
+
+    Image.fromarray(montage(analysis, settings.secondary_capture)).save(folder / "montage.png")
+    for prediction in analysis.predictions:
+        picture = single(analysis, prediction, settings.secondary_capture)
+        Image.fromarray(picture).save(folder / f"{prediction.model}.png")
+    if analysis.header.dataset is None:
+        return
+    for result in build_results(analysis, settings):
+        if result.rank == 0:
+            name = "_".join(part for part in (result.kind.value, result.model) if part)
+            result.dataset.save_as(folder / f"{name}.dcm", enforce_file_format=True)

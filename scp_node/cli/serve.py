@@ -1,0 +1,73 @@
+"""`scp-node serve`: run the node until a signal asks it to stop."""
+
+import argparse
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import structlog
+
+from scp_node.cli.options import add_command, add_config, settings_of
+from scp_node.telemetry import logs
+
+if TYPE_CHECKING:
+    from scp_node.cli.options import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Add ``serve``."""
+    parser = add_command(
+        subparsers,
+        "serve",
+        summary="receive, analyse and deliver until stopped",
+        description="""
+            Run the node: receive by C-STORE, analyse, deliver results. Without a file it serves on 127.0.0.1:11112
+            as SCP_NODE and keeps its data under ./scp-node-data. SIGTERM or Ctrl-C stops it: running work ends, the
+            rest is taken up at the next start. A second signal stops at once; nothing acknowledged is lost.
+        """,
+        examples="""
+            scp-node serve
+            scp-node serve --config node.toml
+            SCP_NODE__LOGGING__FORMAT=json scp-node serve --config node.toml
+        """,
+    )
+    add_config(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until SIGTERM or SIGINT; return 0 after an orderly stop."""
+    settings = settings_of(args)
+    logs.configure(settings.logging)
+    log = structlog.get_logger(__name__)
+
+    # Imported late: a wrong configuration is reported before the engine loads.
+    from scp_node.jobs.node import Node
+
+    stop = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        # A second signal finds Python's own behaviour again and ends the process.
+        signal.signal(number, signal.SIG_DFL)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    node = Node(settings)
+    node.start()
+    try:
+        log.info(
+            "receiving",
+            ae_title=settings.receiver.ae_title,
+            bind=settings.receiver.bind,
+            port=node.port,
+            destinations=[destination.name for destination in settings.destinations],
+        )
+        # Waiting with a limit lets Python run the signal handler on every platform.
+        while not stop.wait(0.5):
+            pass
+        log.info("stopping")
+    finally:
+        node.stop()
+    log.info("stopped")
+    return 0
