@@ -1,4 +1,4 @@
-"""`scp-node analyze`: the models on files, without a server; the same functions that a received instance goes through."""
+"""`scp-node analyze`: the models on files, without a server, through the same functions as received instances."""
 
 import argparse
 import sys
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
-
-from inference.errors import SourceError
 from inference.records import Analysis, Ineligibility
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, predictions_table, write_json
@@ -32,12 +31,12 @@ class Judged:
     Parameters
     ----------
     outcome
-        A sentence when the file cannot be read.
+        An error when the file cannot be read or the models failed on it.
     """
 
     file: Path
     sop_instance_uid: str | None
-    outcome: Analysis | Ineligibility | str
+    outcome: Analysis | Ineligibility | Exception
     duration_s: float
 
     def as_json(self) -> dict[str, object]:
@@ -74,9 +73,30 @@ class Judged:
     @property
     def reason(self) -> str | None:
         """Code of why it was not judged; None when it was."""
-        if isinstance(self.outcome, Analysis):
-            return None
-        return self.outcome.reason.value if isinstance(self.outcome, Ineligibility) else "unreadable"
+        match self.outcome:
+            case Analysis():
+                return None
+            case Ineligibility() as ineligibility:
+                return ineligibility.reason.value
+            case SourceError() | OSError():
+                return "unreadable"
+            case _:
+                return "failed"
+
+    @property
+    def detail(self) -> str:
+        """Why it was not judged, in a sentence; empty when it was."""
+        match self.outcome:
+            case Analysis():
+                return ""
+            case Ineligibility() as ineligibility:
+                return f"not eligible, {ineligibility.reason.value}: {ineligibility.detail}"
+            case SourceError() as error:
+                return error.detail
+            case OSError() as error:
+                return f"cannot be read: {error.strerror or error}"
+            case error:
+                return str(error)
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -118,21 +138,21 @@ def run(args: argparse.Namespace) -> int:
     folders: set[str] = set()
     for file in _files(args.file):
         judged = _judge(engine, file)
-        failed = failed or isinstance(judged.outcome, str)
+        failed = failed or isinstance(judged.outcome, Exception)
         if args.json:
             write_json(judged.as_json())
-        else:
-            _show(judged)
+        if judged.detail:
+            _say(file, judged.detail)
         if not isinstance(judged.outcome, Analysis):
-            _say(judged)
-        elif args.out is not None:
+            continue
+        if not args.json:
+            _show(judged.outcome, file)
+        if args.out is not None:
             try:
                 _write(judged.outcome, _own_folder(args.out, file, folders), settings.results)
             except (OSError, ResultError) as error:
                 failed = True
-                sys.stderr.write(
-                    f"scp-node: {logs.escape(str(file))}: results not written: {logs.escape(str(error))}\n"
-                )
+                _say(file, f"results not written: {error}")
     return 1 if failed else 0
 
 
@@ -157,44 +177,32 @@ def _looks_like_a_picture(file: Path) -> bool:
 def _judge(engine: "Engine", file: Path) -> Judged:
     started = time.perf_counter()
     uid: str | None = None
-    outcome: Analysis | Ineligibility | str
+    outcome: Analysis | Ineligibility | Exception
     try:
         header = read_header(file, str(file))
         uid = None if header.dataset is None else str(header.dataset.get("SOPInstanceUID", "")) or None
         outcome = engine.analyse(file, str(file))
-    except SourceError as error:
-        outcome = error.detail
-    except OSError as error:
-        outcome = f"cannot be read: {error.strerror or error}"
+    except (InferenceError, OSError) as error:
+        outcome = error
     duration = outcome.duration_s if isinstance(outcome, Analysis) else time.perf_counter() - started
     return Judged(file=file, sop_instance_uid=uid, outcome=outcome, duration_s=duration)
 
 
-def _say(judged: Judged) -> None:
-    """One sentence on standard error about a file that was not judged."""
-    detail = judged.outcome if isinstance(judged.outcome, str) else f"not eligible, {_detail(judged.outcome)}"
-    sys.stderr.write(f"scp-node: {logs.escape(str(judged.file))}: {logs.escape(detail)}\n")
+def _say(file: Path, detail: str) -> None:
+    """One sentence about one file, on standard error."""
+    sys.stderr.write(f"scp-node: {logs.escape(f'{file}: {detail}')}\n")
 
 
-def _detail(outcome: Analysis | Ineligibility) -> str:
-    return f"{outcome.reason.value}: {outcome.detail}" if isinstance(outcome, Ineligibility) else ""
-
-
-def _show(judged: Judged) -> None:
-    if not isinstance(judged.outcome, Analysis):
-        return
-    analysis = judged.outcome
+def _show(analysis: Analysis, file: Path) -> None:
     out = console()
     rows = ((p.title, p.version, p.probability, p.threshold, p.is_positive) for p in analysis.predictions)
-    out.print(predictions_table(str(judged.file), rows))
+    out.print(predictions_table(str(file), rows))
     window = analysis.image.window
     numbers = "" if window.center is None else f" {window.center:g}/{window.width:g}"
-    facts = [f"{analysis.agreement}; rule {analysis.image.rule.value}, window {window.source.value}{numbers}"]
-    facts += analysis.image.notes
-    facts.append(f"{judged.duration_s:.2f} s; research use only, no diagnosis")
-    out.print(
-        cell("\n".join(facts)) if out.is_terminal else "\n".join(logs.escape(fact) for fact in facts), markup=False
-    )
+    out.print(cell(f"{analysis.agreement}; rule {analysis.image.rule.value}, window {window.source.value}{numbers}"))
+    for note in analysis.image.notes:
+        out.print(cell(note))
+    out.print(cell(f"{analysis.duration_s:.2f} s; research use only, no diagnosis"))
 
 
 def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:
