@@ -15,7 +15,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 """Names that become folders, queue names and labels."""
 PlainText = Annotated[str, Field(max_length=64, pattern=r"^[\x20-\x5b\x5d-\x7e]*$")]
-"""PS3.5 6.2, VR LO, in ASCII: results keep the character set of their source, so own text must be valid in every one."""
+"""PS3.5 6.2, VR LO, in ASCII: results keep their source's character set, so own text must be valid in every one."""
 CodeText = Annotated[
     str,
     Field(pattern=r"^[\x21-\x2b\x2d-\x5b\x5d-\x7e]{1,16},[A-Za-z0-9_]{1,16},[\x20-\x5b\x5d-\x7e]{1,64}$"),
@@ -222,7 +222,7 @@ class ReportSettings(Section):
         description="Title of the TID 1500 report; 112000,DCM,Chest CAD Report makes OHIF show its text.",
     )
     procedure_code: CodeText = Field(
-        "399208008,SCT,Plain chest X-ray", description="Procedure reported where the source names none."
+        "399208008,SCT,Plain chest X-ray", description="Procedure reported, after the source's own code."
     )
     threshold: bool = Field(True, description="Threshold Value as a number beside the Probability.")
 

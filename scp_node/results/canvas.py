@@ -1,0 +1,145 @@
+"""Draws text, captions and the colour bar of result pictures; knows nothing of DICOM or of models.
+
+Text is set in the scalable font that comes with Pillow, so that no system font is needed and every machine draws the
+same picture. All of it lies on strips of its own, never on the anatomy.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+BACKGROUND: Colour = (0, 0, 0)
+CARD: Colour = (20, 24, 29)
+WHITE: Colour = (240, 243, 246)
+GREY: Colour = (160, 168, 178)
+AMBER: Colour = (255, 176, 32)
+"""For positive verdicts: seen at once, and not the red of an alarm that nobody has measured."""
+DARK: Colour = (24, 18, 4)
+SLATE: Colour = (52, 60, 70)
+
+Weight = Literal["regular", "bold"]
+SMALLEST = 8
+"""Font size in pixels below which nobody can read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text:
+    """A line, or a part of one, in one size and colour.
+
+    Parameters
+    ----------
+    size
+        Font size in pixels.
+    chip
+        Fill of a rounded box behind the text; None for none.
+    """
+
+    text: str
+    size: int
+    colour: Colour = WHITE
+    weight: Weight = "regular"
+    chip: Colour | None = None
+
+
+@lru_cache(maxsize=64)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own scalable font.
+
+    Basic layout whatever text engine is installed: the same letters at the same places everywhere.
+    """
+    loaded = ImageFont.load_default(size)
+    if not isinstance(loaded, ImageFont.FreeTypeFont):  # Pillow without FreeType
+        raise OSError("Pillow has been built without FreeType, so no text can be drawn")
+    return loaded.font_variant(layout_engine=ImageFont.Layout.BASIC)
+
+
+class Canvas:
+    """An RGB picture to draw on.
+
+    Parameters
+    ----------
+    columns, rows
+        Size in pixels.
+    """
+
+    def __init__(self, columns: int, rows: int, background: Colour = BACKGROUND) -> None:
+        self._image = Image.new("RGB", (columns, rows), background)
+        self._draw = ImageDraw.Draw(self._image)
+
+    @staticmethod
+    def width_of(text: Text) -> int:
+        """Width of a text in pixels, chip included."""
+        length = font(text.size).getlength(text.text)
+        return round(length) + 2 * _stroke(text) + (2 * _padding(text) if text.chip else 0)
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """(rows, columns, 3) uint8 RGB."""
+        return np.asarray(self._image, dtype=np.uint8)
+
+    def picture(self, left: int, top: int, rgb: NDArray[np.uint8]) -> None:
+        """Place an RGB or grey picture."""
+        self._image.paste(Image.fromarray(rgb), (left, top))
+
+    def card(self, left: int, top: int, right: int, bottom: int, radius: int) -> None:
+        """Draw a plain rounded area for a picture and its caption."""
+        self._draw.rounded_rectangle((left, top, right - 1, bottom - 1), radius=radius, fill=CARD)
+
+    def line(self, left: int, right: int, middle: int, start: list[Text], end: list[Text]) -> None:
+        """Draw a line of text on a common middle height: some parts from the left, others up to the right margin.
+
+        All parts shrink together until they fit.
+        """
+        gap = max((text.size for text in (*start, *end)), default=0) // 2
+        parts = [*start, *end]
+        while (
+            sum(map(self.width_of, parts)) + gap * len(parts) > right - left
+            and max(text.size for text in parts) > SMALLEST
+        ):
+            parts = [replace(text, size=max(SMALLEST, text.size - 1)) for text in parts]
+        x = left
+        for text in parts[: len(start)]:
+            self._put(x, middle, text)
+            x += self.width_of(text) + gap
+        x = right
+        for text in reversed(parts[len(start) :]):
+            x -= self.width_of(text)
+            self._put(x, middle, text)
+            x -= gap
+
+    def colour_bar(self, left: int, right: int, middle: int, height: int, colours: NDArray[np.uint8]) -> None:
+        """Draw a horizontal bar of (n, 3) uint8 colours, first at the left."""
+        index = np.linspace(0, len(colours) - 1, max(2, right - left)).round().astype(int)
+        bar = np.broadcast_to(colours[index], (height, len(index), 3))
+        self.picture(left, middle - height // 2, np.ascontiguousarray(bar))
+
+    def _put(self, x: int, middle: int, text: Text) -> None:
+        if text.chip:
+            half = round(text.size * 0.68)
+            box = (x, middle - half, x + self.width_of(text), middle + half)
+            self._draw.rounded_rectangle(box, radius=round(text.size * 0.28), fill=text.chip)
+            x += _padding(text)
+        stroke = _stroke(text)
+        # Placed by capitals and not by the letters at hand, so that lines stand level.
+        ascent = font(text.size).getbbox("H")
+        y = middle - (ascent[1] + ascent[3]) / 2
+        self._draw.text(
+            (x + stroke, round(y)),
+            text.text,
+            font=font(text.size),
+            fill=text.colour,
+            stroke_width=text.size / 40 if stroke else 0,
+        )
+
+
+def _stroke(text: Text) -> int:
+    return max(1, round(text.size / 40)) if text.weight == "bold" else 0
+
+
+def _padding(text: Text) -> int:
+    return round(text.size * 0.45)

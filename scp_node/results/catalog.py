@@ -1,0 +1,85 @@
+"""The one place an output object is added: which results there are, and in which order they are built."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from config.settings import ResultSettings
+from inference.records import Analysis
+from scp_node.errors import ResultError
+from scp_node.records import ResultKind
+from scp_node.results import evidence, secondary_capture, structured_report, text_summary
+from scp_node.results.evidence import Case, ResultObject
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    """How one kind of result is made.
+
+    Parameters
+    ----------
+    is_wanted
+        Whether the settings ask for it.
+    build
+        Makes the objects of one analysis; gets those of the builders before it, to refer to them.
+    """
+
+    kind: ResultKind
+    is_wanted: Callable[[ResultSettings], bool]
+    build: Callable[[Case, tuple[ResultObject, ...]], tuple[ResultObject, ...]]
+
+
+BUILDERS: tuple[Builder, ...] = (
+    Builder(
+        kind=ResultKind.MONTAGE,
+        is_wanted=lambda settings: settings.secondary_capture.montage,
+        build=secondary_capture.build_montage,
+    ),
+    Builder(
+        kind=ResultKind.SINGLE,
+        is_wanted=lambda settings: settings.secondary_capture.singles,
+        build=secondary_capture.build_singles,
+    ),
+    Builder(
+        kind=ResultKind.MEASUREMENT_REPORT,
+        is_wanted=lambda settings: settings.report.measurement_report,
+        build=structured_report.build,
+    ),
+    Builder(
+        kind=ResultKind.TEXT_SUMMARY,
+        is_wanted=lambda settings: settings.report.text_summary,
+        build=text_summary.build,
+    ),
+)
+
+
+def build_results(analysis: Analysis, settings: ResultSettings, *, made_at: datetime) -> tuple[ResultObject, ...]:
+    """Build everything that is sent back for one analysis.
+
+    Parameters
+    ----------
+    analysis
+        Of a DICOM object; its file is read again for the encoded bytes of names.
+    made_at
+        Time of the analysis, aware. It becomes content and creation dates and times: in the source's time zone where
+        the source states one (0008,0201), as it stands otherwise, so pass local time. No UID depends on it.
+
+    Returns
+    -------
+    Pictures first, then reports. A repeat gives the same UIDs and pixels.
+
+    Raises
+    ------
+    ResultError
+        No result can be built for this input.
+    """
+    case = evidence.open_case(analysis, settings, made_at)
+    results: tuple[ResultObject, ...] = ()
+    for builder in BUILDERS:
+        if builder.is_wanted(settings):
+            try:
+                results += builder.build(case, results)
+            except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
+                detail = f"{builder.kind.value} cannot be built: {type(error).__name__}"
+                raise ResultError(case.sop_instance_uid, detail) from error
+    return results

@@ -1,0 +1,196 @@
+"""Pictures of an analysis: the heat map over the radiograph, one by one or side by side; needs no DICOM header."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import ceil, sqrt
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from config.settings import SecondaryCaptureSettings
+from inference.models.preprocess import resize
+from inference.records import Analysis, Prediction
+from scp_node.results import captions
+from scp_node.results.canvas import Canvas
+
+SMALLEST_SIDE = 512
+"""Longest side of a single in pixels at least, so that its caption can be read."""
+
+COLORMAPS = {
+    "jet": cv2.COLORMAP_JET,
+    "inferno": cv2.COLORMAP_INFERNO,
+    "viridis": cv2.COLORMAP_VIRIDIS,
+    "cividis": cv2.COLORMAP_CIVIDIS,
+}
+JET_END = 0.89
+"""Jet ends in a dark red that over a radiograph looks weaker than the red before it; that end is left out."""
+
+GREY_UNDER_BAR = 128
+"""What the colour bar is blended over, so that it shows the colours as they look on a radiograph."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Geometry:
+    """Where the radiograph lies in a single.
+
+    Parameters
+    ----------
+    rows, columns
+        Of the radiograph as drawn.
+    left
+        Offset of its first column; its first row is the picture's.
+    width
+        Of the whole picture.
+    """
+
+    rows: int
+    columns: int
+    left: int
+    width: int
+    is_resampled: bool
+
+    @property
+    def keeps_locations(self) -> bool:
+        """Whether a pixel of the radiograph has the same row and column in the picture."""
+        return not self.is_resampled and self.left == 0
+
+
+def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings) -> Geometry:
+    """Geometry of a single for a radiograph of this size."""
+    rows, columns = shape
+    longest = max(shape)
+    target = min(max(longest, min(SMALLEST_SIDE, settings.maximum_size)), settings.maximum_size)
+    drawn_rows, drawn_columns = (_even(max(1, round(side * target / longest))) for side in (rows, columns))
+    if target == longest:
+        drawn_rows, drawn_columns = rows, columns
+    width = _even(max(drawn_columns, min(SMALLEST_SIDE, settings.maximum_size)))
+    # A single odd column more at the right keeps locations; a narrow radiograph is centred instead.
+    left = 0 if width - drawn_columns <= 1 else (width - drawn_columns) // 2
+    return Geometry(rows=drawn_rows, columns=drawn_columns, left=left, width=width, is_resampled=target != longest)
+
+
+def blend(
+    display_values: NDArray[np.uint8], saliency: NDArray[np.float32], colormap: str, alpha: float
+) -> NDArray[np.uint8]:
+    """Lay a heat map over a radiograph; where saliency is low the radiograph shows as it is.
+
+    Parameters
+    ----------
+    display_values
+        (rows, columns) uint8, 255 = white.
+    saliency
+        (any rows, any columns) float32 in [0, 1], over the whole radiograph.
+    alpha
+        Share of the colour where saliency is 1; it falls with the saliency.
+
+    Returns
+    -------
+    (rows, columns, 3) uint8 RGB
+    """
+    if not saliency.any():
+        return np.repeat(display_values[:, :, None], 3, axis=2)
+    rows, columns = display_values.shape
+    # Cubic interpolation shows no squares, but overshoots; clipping takes that back.
+    enlarged = cv2.resize(saliency.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
+    index = np.asarray(np.clip(enlarged * 255 + 0.5, 0, 255), dtype=np.uint8)
+    colours, weights = _tables(colormap, alpha)
+    remaining = (256 - weights)[index]
+    blended = np.empty((rows, columns, 3), dtype=np.uint8)
+    for channel in range(3):
+        weighted = colours[:, channel].astype(np.uint16) * weights
+        blended[:, :, channel] = (display_values * remaining + weighted[index] + 128) >> 8
+    return blended
+
+
+def colour_bar(settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
+    """The colours of saliency 0 to 1 as ``blend`` draws them on grey; (256, 3) uint8 RGB."""
+    colours, weights = _tables(settings.colormap, settings.alpha)
+    weight = weights[:, None].astype(np.uint32)
+    return np.asarray((GREY_UNDER_BAR * (256 - weight) + colours * weight + 128) >> 8, dtype=np.uint8)
+
+
+def single(
+    analysis: Analysis, prediction: Prediction, settings: SecondaryCaptureSettings, burn_in: bool = True
+) -> NDArray[np.uint8]:
+    """Draw one model's heat map over the radiograph, with a caption below it.
+
+    Parameters
+    ----------
+    burn_in
+        Whether to add the caption; without it the radiograph fills the picture.
+
+    Returns
+    -------
+    (rows, columns, 3) uint8 RGB; both sizes even when there is a caption.
+    """
+    values = analysis.image.display_values
+    place = geometry(values.shape, settings)
+    picture = blend(resize(values, place.rows, place.columns), prediction.saliency, settings.colormap, settings.alpha)
+    if not burn_in:
+        return picture
+    canvas = Canvas(place.width, _even(place.rows + captions.single_height(place.width)))
+    canvas.picture(place.left, 0, picture)
+    captions.draw_single(canvas, prediction, top=place.rows, width=place.width, colours=colour_bar(settings))
+    return canvas.pixels()
+
+
+def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
+    """Draw the radiograph and every model's heat map side by side, 2 x 2 for three models.
+
+    Returns
+    -------
+    (rows, columns, 3) uint8 RGB; both sizes even.
+    """
+    values = analysis.image.display_values
+    scale = settings.panel_size / max(values.shape)
+    rows, columns = (max(1, round(side * scale)) for side in values.shape)
+    panel = resize(values, rows, columns)
+    # A narrow radiograph still needs room for its caption.
+    cell = max(columns, round(settings.panel_size * 0.8))
+    gap = round(settings.panel_size * 0.022)
+    card_columns, card_rows = cell + 2 * gap, rows + gap + captions.panel_height(cell)
+    count = len(analysis.predictions) + 1
+    across = ceil(sqrt(count))
+    down = ceil(count / across)
+    width = _even(across * card_columns + (across + 1) * gap)
+    head, foot = captions.head_height(width), captions.foot_height(width)
+    canvas = Canvas(width, _even(head + down * (card_rows + gap) + foot))
+    captions.draw_head(canvas, width=width, margin=2 * gap)
+    for position, prediction in enumerate((None, *analysis.predictions)):
+        row, column = divmod(position, across)
+        missing = across - min(across, count - row * across)
+        left = gap + missing * (card_columns + gap) // 2 + column * (card_columns + gap)
+        top = head + row * (card_rows + gap)
+        canvas.card(left, top, left + card_columns, top + card_rows, gap)
+        saliency = np.zeros((1, 1), np.float32) if prediction is None else prediction.saliency
+        picture = blend(panel, saliency, settings.colormap, settings.alpha)
+        canvas.picture(left + gap + (cell - columns) // 2, top + gap, picture)
+        place = captions.Place(left=left + 2 * gap, right=left + card_columns - 2 * gap, top=top + gap + rows)
+        if prediction is None:
+            captions.draw_input(canvas, analysis, place)
+        else:
+            captions.draw_panel(canvas, prediction, place)
+    captions.draw_foot(
+        canvas,
+        top=head + down * (card_rows + gap),
+        width=width,
+        margin=2 * gap,
+        colours=colour_bar(settings) if any(p.has_evidence for p in analysis.predictions) else None,
+    )
+    return canvas.pixels()
+
+
+@lru_cache(maxsize=8)
+def _tables(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """(256, 3) uint8 RGB colours and (256,) uint16 weights of 256 by saliency in steps of 1/255."""
+    saliency = np.arange(256) / 255
+    index = np.asarray(np.round(255 * saliency * (JET_END if colormap == "jet" else 1)), dtype=np.uint8)
+    bgr = cv2.applyColorMap(index[:, None], COLORMAPS[colormap])
+    weights = np.asarray(np.round(256 * alpha * saliency), dtype=np.uint16)
+    return np.ascontiguousarray(bgr[:, 0, ::-1]), weights
+
+
+def _even(value: int) -> int:
+    """Even sizes make an even number of bytes, and whole chroma samples in JPEG 4:2:2."""
+    return value + value % 2
