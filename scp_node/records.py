@@ -121,7 +121,9 @@ class Verdict(StrEnum):
     TRANSIENT = "transient"
     """Worth trying again: no connection, rejected for now, out of resources (0xA7xx)."""
     PERMANENT = "permanent"
-    """Refused for good: no presentation context, 0xA9xx, 0xCxxx, 0x0122, 0x0124."""
+    """Refused for good: 0xA9xx, 0xCxxx, 0x0122, 0x0124."""
+    NOT_TAKEN = "not_taken"
+    """The destination accepts no presentation context for it: it takes no objects of this class."""
     NOT_NEEDED = "not_needed"
     """Another object of the same group was taken instead."""
 

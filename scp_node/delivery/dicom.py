@@ -1,0 +1,254 @@
+"""Results to a Storage SCP: one association for all objects of an analysis."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+from pynetdicom.sop_class import Verification
+
+from config.settings import DicomDestination
+from scp_node.delivery.folder import alternatives
+from scp_node.delivery.records import ContextOutcome, EchoOutcome, Report
+from scp_node.delivery.statuses import Status, verdict_on
+from scp_node.records import ObjectOutcome, Outgoing, Verdict
+
+_UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
+
+
+class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
+    """An AE that lets go of its socket."""
+
+    raw: socket.socket | None = None
+
+    def _create_socket(self, *arguments: Any) -> Any:  # noqa: ANN401 - as pynetdicom has it
+        wrapped = super()._create_socket(*arguments)
+        self.raw = wrapped.socket
+        # Nagle together with delayed acknowledgement costs 40 ms per message.
+        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return wrapped
+
+    def close(self) -> None:
+        """Close the socket; pynetdicom forgets to when connecting failed, and an outage has many such."""
+        if self.raw is not None:
+            self.raw.close()
+
+
+class _NoAssociationError(Exception):
+    """The peer cannot be reached or does not open an association; the message is for an operator."""
+
+
+def send(
+    objects: Sequence[Outgoing], destination: DicomDestination, *, calling_ae_title: str, report: Report
+) -> list[ObjectOutcome]:
+    """Send objects by C-STORE (PS3.4 B.2), of alternatives the first whose SOP Class the peer accepts.
+
+    A compressed object whose transfer syntax the peer refuses is sent uncompressed, under its UID: it is the same
+    picture.
+    """
+    outcomes: list[ObjectOutcome] = []
+
+    def note(item: Outgoing, verdict: Verdict, status: int | None = None, detail: str = "") -> None:
+        outcome = ObjectOutcome(sop_instance_uid=item.sop_instance_uid, verdict=verdict, status=status, detail=detail)
+        outcomes.append(outcome)
+        report(outcome)
+
+    proposed = sorted({(item.sop_class_uid, syntax) for item in objects for syntax in _syntaxes(item)})
+    try:
+        with _association(destination, calling_ae_title, proposed) as association:
+            accepted = _accepted(association)
+            for group in alternatives(objects):
+                _send_group(association, accepted, group, destination, note)
+    except _NoAssociationError as error:
+        for item in objects:
+            if all(outcome.sop_instance_uid != item.sop_instance_uid for outcome in outcomes):
+                note(item, Verdict.TRANSIENT, None, str(error))
+    return outcomes
+
+
+def _send_group(
+    association: Association,
+    accepted: dict[str, set[str]],
+    group: Sequence[Outgoing],
+    destination: DicomDestination,
+    note: Any,  # noqa: ANN401 - the closure of send
+) -> None:
+    takers = [item for item in group if accepted.get(item.sop_class_uid, set()) & set(_syntaxes(item))]
+    if not takers:
+        for item in group:
+            name = UID(item.sop_class_uid).name
+            note(item, Verdict.NOT_TAKEN, None, f"{destination.ae_title} accepts no presentation context for {name}")
+        return
+    for item in takers:
+        verdict, status, detail = _send_one(association, item, accepted[item.sop_class_uid], destination)
+        note(item, verdict, status, detail)
+        if verdict is Verdict.CONFIRMED:
+            for other in group:
+                if other is not item:
+                    note(other, Verdict.NOT_NEEDED)
+            return
+        # Some peers accept every context and find out when they look: then the next alternative has its turn.
+        if status != Status.SOP_CLASS_NOT_SUPPORTED:
+            return
+
+
+def _send_one(
+    association: Association, item: Outgoing, syntaxes: set[str], destination: DicomDestination
+) -> tuple[Verdict, int | None, str]:
+    try:
+        dataset = _read(item, syntaxes)
+    except FileNotFoundError:
+        return Verdict.PERMANENT, None, "the result's file is missing from the spool"
+    except OSError as error:
+        return Verdict.TRANSIENT, None, f"the result's file cannot be read: {error.strerror or type(error).__name__}"
+    try:
+        answer = association.send_c_store(dataset)
+    except RuntimeError:  # it is not established any more
+        return Verdict.TRANSIENT, None, f"{destination.ae_title} ended the association before this object"
+    if "Status" not in answer:
+        return (
+            Verdict.TRANSIENT,
+            None,
+            f"{destination.ae_title} did not answer within {destination.timeout_s:g} s or ended the association",
+        )
+    status = int(answer.Status)
+    verdict, words = verdict_on(status)
+    if status == Status.SUCCESS:
+        return verdict, status, ""
+    return verdict, status, f"{destination.ae_title} answered 0x{status:04X}: {words}"
+
+
+def _read(item: Outgoing, syntaxes: set[str]) -> Dataset:
+    dataset = dcmread(item.file)
+    syntax = UID(item.transfer_syntax_uid)
+    if syntax.is_compressed and syntax not in syntaxes:
+        # The object keeps its UID and its lossy flags: nothing but the encoding changes.
+        dataset.decompress(generate_instance_uid=False)
+    return dataset
+
+
+def _syntaxes(item: Outgoing) -> tuple[str, ...]:
+    """Transfer syntaxes an object can be sent in, its own first."""
+    return (item.transfer_syntax_uid, *(s for s in _UNCOMPRESSED if s != item.transfer_syntax_uid))
+
+
+def _accepted(association: Association) -> dict[str, set[str]]:
+    accepted: dict[str, set[str]] = {}
+    for context in association.accepted_contexts:
+        accepted.setdefault(str(context.abstract_syntax), set()).add(str(context.transfer_syntax[0]))
+    return accepted
+
+
+@contextmanager
+def _association(
+    destination: DicomDestination, calling_ae_title: str, proposed: Sequence[tuple[str, str]]
+) -> Iterator[Association]:
+    """Open an association, or raise _NoAssociationError.
+
+    Each SOP Class with each transfer syntax is a context of its own: in one context with several syntaxes the peer
+    would choose one of them, and the others could not be used.
+    """
+    ae = _Requestor(ae_title=calling_ae_title)
+    ae.connection_timeout = destination.timeout_s
+    ae.acse_timeout = destination.timeout_s
+    ae.dimse_timeout = destination.timeout_s
+    ae.network_timeout = destination.timeout_s
+    contexts: list[PresentationContext] = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
+    is_connected = False
+
+    def on_open(_event: evt.Event) -> None:
+        nonlocal is_connected
+        is_connected = True
+
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    started = time.monotonic()
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=contexts,
+            ae_title=destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
+        )
+    except OSError as error:  # the name has no address
+        raise _NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
+    try:
+        if association.is_rejected:
+            answer = association.acceptor.primitive
+            # Rejections called permanent are no different here: who rejects today may be configured tomorrow.
+            raise _NoAssociationError(
+                f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})"
+            )
+        # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
+        if not association.is_established and not association.rejected_contexts:
+            took_s = time.monotonic() - started
+            if is_connected:
+                why = "connected, then the association was aborted or not answered"
+            elif took_s >= destination.timeout_s:
+                ae.close()
+                why = f"no answer to connecting within {destination.timeout_s:g} s"
+            else:
+                ae.close()
+                why = "connection refused"
+            raise _NoAssociationError(f"no association with {where}: {why}")
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
+
+
+def echo(destination: DicomDestination, *, calling_ae_title: str) -> EchoOutcome:
+    """Verify a peer by C-ECHO (PS3.4 A.4)."""
+    started = time.monotonic()
+    detail = ""
+    is_reachable = False
+    try:
+        with _association(
+            destination, calling_ae_title, [(str(Verification), str(ImplicitVRLittleEndian))]
+        ) as association:
+            if not association.is_established:
+                detail = f"{destination.ae_title} accepts no C-ECHO"
+            else:
+                answer = association.send_c_echo()
+                is_reachable = "Status" in answer and int(answer.Status) == Status.SUCCESS
+                status = f"0x{int(answer.Status):04X}" if "Status" in answer else "nothing"
+                detail = f"{destination.ae_title} at {destination.host}:{destination.port} answered {status}"
+    except _NoAssociationError as error:
+        detail = str(error)
+    return EchoOutcome(is_reachable=is_reachable, duration_s=time.monotonic() - started, detail=detail)
+
+
+def negotiate(
+    destination: DicomDestination, proposed: Sequence[tuple[str, str]], *, calling_ae_title: str
+) -> tuple[ContextOutcome, ...]:
+    """Ask a peer which SOP Classes it takes in which transfer syntaxes, without sending anything.
+
+    Parameters
+    ----------
+    proposed
+        Pairs of SOP Class UID and Transfer Syntax UID, at most 128.
+
+    Raises
+    ------
+    ConnectionError
+        There is no association; the message says why.
+    """
+    try:
+        with _association(destination, calling_ae_title, proposed) as association:
+            accepted = _accepted(association)
+    except _NoAssociationError as error:
+        raise ConnectionError(str(error)) from error
+    return tuple(
+        ContextOutcome(
+            sop_class_uid=sop_class,
+            transfer_syntax_uid=syntax,
+            is_accepted=syntax in accepted.get(sop_class, set()),
+        )
+        for sop_class, syntax in proposed
+    )

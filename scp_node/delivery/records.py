@@ -1,0 +1,32 @@
+"""Values of this package."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scp_node.records import ObjectOutcome
+
+Report = Callable[[ObjectOutcome], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoOutcome:
+    """Whether a destination answers.
+
+    Parameters
+    ----------
+    detail
+        One sentence: what it answered, or why there was no answer.
+    """
+
+    is_reachable: bool
+    duration_s: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextOutcome:
+    """Whether a destination takes objects of one SOP Class in one transfer syntax."""
+
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    is_accepted: bool
