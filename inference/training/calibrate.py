@@ -79,7 +79,7 @@ def logits_of(calibrated: Floats, calibration: Calibration) -> Floats:
 
 
 def cross_fitted(
-    logits: Floats, labels: Labels, sources: Sequence[str], patients: NDArray[np.str_], seed: int, folds: int = 5
+    logits: Floats, labels: Labels, sources: Sequence[str], patients: NDArray[np.str_], *, seed: int, folds: int = 5
 ) -> Floats:
     """Probabilities of each image by a scaling that was fitted on other patients.
 

@@ -234,5 +234,6 @@ def sampling_weights(rows: Sequence[LabelledImage], nih_share: float = 0.35) -> 
     share = {s: nih_share if s == NIH and len(sources) > 1 else rest / others for s in sources}
     classes = {s: sum(1 for source, _ in groups if source == s) for s in sources}
     drawn = [share[k[0]] / classes[k[0]] * row.weight / groups[k] for k, row in zip(keys, rows, strict=True)]
-    weights = np.asarray(drawn, dtype=np.float64)
-    return np.divide(weights, weights.sum())
+    weights: NDArray[np.float64] = np.asarray(drawn, dtype=np.float64)
+    weights /= weights.sum()
+    return weights

@@ -1,7 +1,7 @@
 """Train one classifier from random weights; resumable from the last finished epoch, with the same outcome.
 
-What a run leaves is a folder: ``recipe.json``, ``log.jsonl`` (figures of each epoch) and ``state.pt`` (the last finished
-epoch). Making a checkpoint of it is ``export``'s work.
+What a run leaves is a folder: ``recipe.json``, ``log.jsonl`` (figures of each epoch) and ``state.pt`` (the last
+finished epoch). Making a checkpoint of it is ``export``'s work.
 """
 
 import fcntl
