@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -231,7 +232,7 @@ def _write(analysis: Analysis, folder: Path, settings: "ResultSettings") -> None
         Image.fromarray(picture).save(folder / f"{prediction.model}.png")
     if analysis.header.dataset is None:
         return
-    for result in build_results(analysis, settings):
+    for result in build_results(analysis, settings, made_at=datetime.now().astimezone()):
         if result.rank == 0:
             name = "_".join(part for part in (result.kind.value, result.model) if part)
             result.dataset.save_as(folder / f"{name}.dcm", enforce_file_format=True)
