@@ -22,6 +22,10 @@ class SourceError(InferenceError):
         self.detail = detail
 
 
+class UnsupportedPixelsError(SourceError):
+    """A file is sound and holds no single grey-scale picture, which shows only after decoding: `Ineligibility` follows."""
+
+
 class CheckpointError(InferenceError):
     """A checkpoint folder is incomplete, altered or does not fit its architecture.
 

@@ -94,12 +94,15 @@ class SourceHeader:
         File name or SOP Instance UID, for messages.
     dataset
         All attributes but Pixel Data, File Meta Information included (``dataset.file_meta``); None for PNG and JPEG.
+    has_pixel_data
+        Whether Pixel Data (7FE0,0010) of integers follows the attributes.
     """
 
     name: str
     file: Path
     file_format: FileFormat
     dataset: Dataset | None
+    has_pixel_data: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

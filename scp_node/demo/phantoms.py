@@ -57,7 +57,7 @@ _COMPRESS_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
 )
 _DCMTK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        JPEGExtended12Bit: ("+ee", "+q", "95", "--bits-force-12"),
+        JPEGExtended12Bit: ("+ee", "+q", "95", "--bits-force-12", "+sr"),
         JPEGLossless: ("+el", "+sv", "4"),
         JPEGLosslessSV1: ("+e1",),
     }
