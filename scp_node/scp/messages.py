@@ -1,0 +1,79 @@
+"""The Command Sets that this node understands (PS3.7 9.3), read from bytes; anything else ends the association."""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from scp_node.errors import NodeError
+from scp_node.scp.elements import IMPLICIT_LITTLE, EncodingError, elements
+from scp_node.scp.part10 import decode_uid
+
+MAXIMUM_COMMAND_BYTES = 16384
+"""A C-STORE-RQ with every optional element is below 500 bytes."""
+_NO_DATA_SET = 0x0101
+"""Command Data Set Type (0000,0800), PS3.7 E.1."""
+
+
+class CommandError(NodeError):
+    """The peer broke the protocol; the association must be aborted."""
+
+
+class CommandField(IntEnum):
+    """Command Field (0000,0100), PS3.7 E.1."""
+
+    C_STORE_RQ = 0x0001
+    C_ECHO_RQ = 0x0030
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One request.
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid
+        Affected SOP Class UID (0000,0002) and Instance UID (0000,1000) as sent, unchecked; empty when missing.
+    """
+
+    field: CommandField
+    message_id: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    has_data_set: bool
+
+
+def parse_command(content: bytes) -> Command:
+    """Read a complete Command Set; it is always Implicit VR Little Endian (PS3.7 6.3.1).
+
+    Raises
+    ------
+    CommandError
+        It cannot be read, is no C-ECHO-RQ or C-STORE-RQ, or lacks what an answer needs.
+    """
+    try:
+        values = dict(elements(content, IMPLICIT_LITTLE))
+        field = _unsigned_short(values, 0x00000100, "Command Field")
+        message_id = _unsigned_short(values, 0x00000110, "Message ID")
+        data_set_type = _unsigned_short(values, 0x00000800, "Command Data Set Type")
+    except EncodingError as error:
+        raise CommandError("the Command Set cannot be read") from error
+    if field not in tuple(CommandField):
+        raise CommandError(f"Command Field {field:#06x} is neither C-ECHO-RQ nor C-STORE-RQ")
+    command = Command(
+        field=CommandField(field),
+        message_id=message_id,
+        sop_class_uid=decode_uid(values.get(0x00000002, b"")),
+        sop_instance_uid=decode_uid(values.get(0x00001000, b"")),
+        has_data_set=data_set_type != _NO_DATA_SET,
+    )
+    if command.field is CommandField.C_ECHO_RQ and command.has_data_set:
+        raise CommandError("a C-ECHO-RQ announces a Data Set")
+    return command
+
+
+def _unsigned_short(values: dict[int, bytes], tag: int, name: str) -> int:
+    value = values.get(tag, b"")
+    if len(value) != 2:
+        raise CommandError(f"the Command Set has no {name} ({tag >> 16:04x},{tag & 0xFFFF:04x})")
+    (number,) = struct.unpack("<H", value)
+    return int(number)

@@ -1,0 +1,107 @@
+"""How a received object begins: the header of its file (PS3.10 7.1), and who its Data Set says it is; no pixels."""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from pydicom.uid import UID, ImplicitVRLittleEndian
+
+from scp_node.scp.elements import Encoding, elements
+from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Implementation:
+    """What this product calls itself in associations and files (PS3.7 D.3.3.2)."""
+
+    class_uid: str
+    version_name: str
+
+
+def is_uid(value: str) -> bool:
+    """Whether `value` consists of numbers and single dots, at most 64 characters (PS3.5 9.1).
+
+    A component with leading zeros passes: real devices send them, and they do no harm.
+    """
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+def decode_uid(value: bytes) -> str:
+    """Return a UID as text, without its padding; characters that no UID has become ``?``."""
+    return value.rstrip(b"\0 ").decode("ascii", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
+
+
+def file_header(
+    *,
+    sop_class_uid: str,
+    sop_instance_uid: str,
+    transfer_syntax_uid: str,
+    calling_ae_title: str,
+    implementation: Implementation,
+) -> bytes:
+    """Return what stands before the Data Set in a file: preamble of zeros, prefix, File Meta Information.
+
+    The UIDs must have passed `is_uid`, the title must be ASCII.
+    """
+    values = (
+        (0x0002, b"UI", sop_class_uid),
+        (0x0003, b"UI", sop_instance_uid),
+        (0x0010, b"UI", transfer_syntax_uid),
+        (0x0012, b"UI", implementation.class_uid),
+        (0x0013, b"SH", implementation.version_name),
+        (0x0016, b"AE", calling_ae_title),
+    )
+    # File Meta Information Version (0002,0001), OB: two reserved bytes and a length of four (PS3.5 7.1.2).
+    meta = struct.pack("<HH2sHL2s", 0x0002, 0x0001, b"OB", 0, 2, b"\0\1")
+    for element, vr, text in values:
+        value = text.encode("ascii")
+        value += (b"\0" if vr == b"UI" else b" ") * (len(value) % 2)
+        meta += struct.pack("<HH2sH", 0x0002, element, vr, len(value)) + value
+    group_length = struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(meta))
+    return bytes(128) + b"DICM" + group_length + meta
+
+
+def read_identity(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
+    """Return SOP Class UID (0008,0016) and SOP Instance UID (0008,0018) from the first bytes of a Data Set.
+
+    Parameters
+    ----------
+    head
+        Beginning of the Data Set as it was sent, some kilobytes.
+    transfer_syntax_uid
+        As negotiated. Nothing is guessed: a Data Set in another encoding is an error of the sender.
+
+    Raises
+    ------
+    DataSetError
+        It is not encoded like this.
+    DataSetMismatchError
+        One of the two is not there.
+    """
+    syntax = UID(transfer_syntax_uid)
+    if syntax.is_deflated:
+        try:
+            # PS3.5 A.5: raw deflate, no zlib header. The limit makes a bomb harmless.
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, len(head))
+        except zlib.error as error:
+            raise DataSetError("Data Set is not deflated") from error
+    encoding = Encoding(is_implicit_vr=syntax == ImplicitVRLittleEndian, is_little_endian=bool(syntax.is_little_endian))
+    found: dict[int, str] = {}
+    try:
+        for tag, value in elements(head, encoding):
+            if tag > _SOP_INSTANCE_UID:
+                break
+            if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
+                found[tag] = decode_uid(value)
+    except StoreError as error:
+        raise DataSetError("Data Set is not in the negotiated transfer syntax") from error
+    if missing := [keyword for tag, keyword in _KEYWORDS.items() if not found.get(tag)]:
+        raise DataSetMismatchError(f"Data Set begins without {' and '.join(missing)}")
+    return found[_SOP_CLASS_UID], found[_SOP_INSTANCE_UID]
+
+
+_KEYWORDS = {_SOP_CLASS_UID: "SOP Class UID", _SOP_INSTANCE_UID: "SOP Instance UID"}
