@@ -11,6 +11,7 @@ from scp_node.scp.elements import Encoding, elements
 from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_INFLATED_BYTES = 65536
 _SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
 
 
@@ -86,7 +87,7 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
     if syntax.is_deflated:
         try:
             # PS3.5 A.5: raw deflate, no zlib header. The limit makes a bomb harmless.
-            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, len(head))
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _INFLATED_BYTES)
         except zlib.error as error:
             raise DataSetError("Data Set is not deflated") from error
     encoding = Encoding(is_implicit_vr=syntax == ImplicitVRLittleEndian, is_little_endian=bool(syntax.is_little_endian))
