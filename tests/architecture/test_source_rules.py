@@ -15,7 +15,10 @@ SOURCES = sorted(file for package in ("config", "inference", "scp_node") for fil
 MAXIMUM_LINES = 350
 
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-MAY_UNPICKLE = {"inference/training/fit.py": "resumes a training run from its own folder, tensors only (weights_only)"}
+MAY_UNPICKLE = {
+    "inference/training/fit.py": "resumes a training run from its own folder, tensors only (weights_only)",
+    "inference/models/importing.py": "`scp-node models import FILE`, tensors only (weights_only), never while serving",
+}
 """File -> why it may read a pickle: only files that a person names on the command line, never at run time."""
 
 STATUS_LITERAL = re.compile(
