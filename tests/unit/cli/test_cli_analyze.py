@@ -1,0 +1,145 @@
+"""`scp-node analyze` on real files of every kind: the documented fields, reasons, pictures and exit codes."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from scp_node.cli.main import main
+from scp_node.demo.phantoms import chest_array, cr
+
+FIELDS = ["file", "sop_instance_uid", "eligible", "reason", "window", "predictions", "duration_s"]
+MODELS = ["resnet18", "efficientnet_b0", "densenet121"]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch, tmp_path, random_checkpoints, restore_logging):
+    monkeypatch.setenv("SCP_NODE__ANALYSIS__CHECKPOINTS", str(random_checkpoints))
+    monkeypatch.chdir(tmp_path)
+
+
+def sample(name: str, folder: Path) -> Path:
+    return Path(shutil.copy(get_testdata_file(name, download=False), folder))
+
+
+@pytest.fixture
+def inputs(tmp_path) -> Path:
+    """RG1 (chest), RG3 (extremity), a PNG, a JPEG, a text and a file that only begins like DICOM."""
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    sample("RG1_UNCR.dcm", folder)
+    sample("RG3_UNCR.dcm", folder / "below")
+    grey = (chest_array(300, 260) >> 4).astype(np.uint8)
+    Image.fromarray(grey).save(folder / "chest.png")
+    Image.fromarray(grey).save(folder / "chest.jpg", quality=95)
+    (folder / "notes.txt").write_text("no picture")
+    (folder / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\x02\x00")
+    return folder
+
+
+def test_json_has_one_line_per_file_with_the_documented_fields(inputs, capsys):
+    assert main(["analyze", str(inputs), "--json"]) == 1
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    by_name = {Path(line["file"]).name: line for line in lines}
+    assert sorted(by_name) == ["RG1_UNCR.dcm", "RG3_UNCR.dcm", "broken.dcm", "chest.jpg", "chest.png"]
+    for line in lines:
+        assert list(line) == FIELDS
+        assert line["duration_s"] >= 0
+    chest = by_name["RG1_UNCR.dcm"]
+    source = pydicom.dcmread(inputs / "RG1_UNCR.dcm", stop_before_pixels=True)
+    assert chest["sop_instance_uid"] == source.SOPInstanceUID
+    assert chest["eligible"] is True
+    assert chest["reason"] is None
+    assert list(chest["window"]) == ["source", "center", "width", "function"]
+    assert [prediction["model"] for prediction in chest["predictions"]] == MODELS
+    for prediction in chest["predictions"]:
+        assert list(prediction) == ["model", "version", "probability", "threshold", "is_positive"]
+        assert prediction["is_positive"] is (prediction["probability"] >= prediction["threshold"])
+    hand = by_name["RG3_UNCR.dcm"]
+    assert hand["eligible"] is False
+    assert hand["reason"] == "not_chest"
+    assert hand["window"] is None
+    assert hand["predictions"] == []
+    assert hand["sop_instance_uid"]
+    for picture in ("chest.png", "chest.jpg"):
+        assert by_name[picture]["eligible"] is True
+        assert by_name[picture]["sop_instance_uid"] is None
+    assert by_name["broken.dcm"]["eligible"] is False
+    assert by_name["broken.dcm"]["reason"] == "unreadable"
+    assert "broken.dcm" in captured.err
+    assert "RG3_UNCR.dcm: not eligible, not_chest" in captured.err
+
+
+def test_a_missing_file_does_not_stop_the_others(inputs, capsys):
+    assert main(["analyze", "none.dcm", str(inputs / "chest.png"), "--json"]) == 1
+    captured = capsys.readouterr()
+    first, second = (json.loads(line) for line in captured.out.splitlines())
+    assert (first["file"], first["reason"]) == ("none.dcm", "unreadable")
+    assert second["eligible"] is True
+    assert captured.err.count("\n") == 1
+
+
+def test_not_eligible_is_no_failure(inputs, capsys):
+    assert main(["analyze", str(inputs / "below")]) == 0
+    assert "not eligible" in capsys.readouterr().err
+
+
+def test_the_table_is_for_people(inputs, capsys):
+    assert main(["analyze", str(inputs / "RG1_UNCR.dcm")]) == 0
+    text = capsys.readouterr().out
+    for title in ("ResNet18", "EfficientNet-B0", "DenseNet121", "models at or above threshold", "research use only"):
+        assert title in text
+
+
+def test_out_gets_pictures_and_for_dicom_the_result_objects(inputs, tmp_path):
+    out = tmp_path / "out"
+    twin = tmp_path / "RG1_UNCR.png"
+    shutil.copy(inputs / "chest.png", twin)
+    assert main(["analyze", str(inputs / "RG1_UNCR.dcm"), str(twin), "--out", str(out), "--json"]) == 0
+    assert sorted(folder.name for folder in out.iterdir()) == ["RG1_UNCR", "RG1_UNCR-2"]
+    pictures = ["montage.png", *(f"{model}.png" for model in MODELS)]
+    assert sorted(file.name for file in (out / "RG1_UNCR-2").iterdir()) == sorted(pictures)
+    for picture in pictures:
+        assert np.asarray(Image.open(out / "RG1_UNCR" / picture)).ndim == 3
+    source = pydicom.dcmread(inputs / "RG1_UNCR.dcm", stop_before_pixels=True)
+    objects = {file.name: pydicom.dcmread(file) for file in (out / "RG1_UNCR").glob("*.dcm")}
+    assert set(objects) == {
+        "montage.dcm",
+        *(f"single_{model}.dcm" for model in MODELS),
+        "measurement_report.dcm",
+        "text_summary.dcm",
+    }
+    assert {dataset.StudyInstanceUID for dataset in objects.values()} == {source.StudyInstanceUID}
+
+
+def test_one_that_cannot_be_written_is_told_and_is_code_1(inputs, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file where the folder should be")
+    assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "out")]) == 1
+    assert "results not written" in capsys.readouterr().err
+
+
+def test_no_patient_data_on_standard_error(tmp_path, capsys):
+    """Also when pydicom has something to say about the name."""
+    dataset = cr(rows=64, columns=64, PatientName="Hong^Gildong", BodyPartExamined="HAND")
+    dataset.save_as(tmp_path / "hand.dcm", enforce_file_format=True)
+    main(["analyze", str(tmp_path / "hand.dcm")])
+    captured = capsys.readouterr()
+    assert "Hong" not in captured.out + captured.err
+
+
+def test_weights_that_do_not_fit_refuse_to_start(inputs, tmp_path, monkeypatch, capsys, random_checkpoints):
+    broken = tmp_path / "checkpoints"
+    shutil.copytree(random_checkpoints, broken)
+    with (broken / "densenet121" / "weights.safetensors").open("ab") as weights:
+        weights.write(b"\0")
+    monkeypatch.setenv("SCP_NODE__ANALYSIS__CHECKPOINTS", str(broken))
+    assert main(["analyze", str(inputs / "chest.png")]) == 1
+    captured = capsys.readouterr()
+    assert "densenet121" in captured.err
+    assert captured.err.count("\n") == 1
