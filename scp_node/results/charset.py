@@ -3,9 +3,10 @@
 import warnings
 
 from pydicom import DataElement, Dataset, Sequence
-from pydicom.charset import PN_DELIMS, TEXT_VR_DELIMS, convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from scp_node.results.raw import encoded, put, tag_of
 

@@ -23,8 +23,9 @@ COLORMAPS = {
     "viridis": cv2.COLORMAP_VIRIDIS,
     "cividis": cv2.COLORMAP_CIVIDIS,
 }
-JET_END = 0.89
-"""Jet ends in a dark red that over a radiograph looks weaker than the red before it; that end is left out."""
+ENDS = {"jet": 0.89, "inferno": 0.82}
+"""Share of a colour map that is used, 1 for others: jet ends in dark red and inferno in pale yellow, and over a
+radiograph both look weaker than the colour before them."""
 
 GREY_UNDER_BAR = 128
 """What the colour bar is blended over, so that it shows the colours as they look on a radiograph."""
@@ -185,7 +186,7 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
 def _tables(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
     """(256, 3) uint8 RGB colours and (256,) uint16 weights of 256 by saliency in steps of 1/255."""
     saliency = np.arange(256) / 255
-    index = np.asarray(np.round(255 * saliency * (JET_END if colormap == "jet" else 1)), dtype=np.uint8)
+    index = np.asarray(np.round(255 * saliency * ENDS.get(colormap, 1.0)), dtype=np.uint8)
     bgr = cv2.applyColorMap(index[:, None], COLORMAPS[colormap])
     weights = np.asarray(np.round(256 * alpha * saliency), dtype=np.uint16)
     return np.ascontiguousarray(bgr[:, 0, ::-1]), weights
