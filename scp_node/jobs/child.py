@@ -17,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers one request; both sides JSON-able."""
@@ -73,7 +73,7 @@ def _load(name: str) -> Callable[[dict[str, Any]], Handler]:
     return factory
 
 
-def _say(lines: Any, message: dict[str, Any]) -> None:
+def _say(lines: TextIO, message: dict[str, Any]) -> None:
     lines.write(json.dumps(message) + "\n")
     lines.flush()
 

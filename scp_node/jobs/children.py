@@ -57,7 +57,7 @@ class PoolStoppedError(BaseException):
     """
 
 
-class _Gone(Exception):
+class _GoneError(Exception):
     """The other end of the socket is closed."""
 
 
@@ -77,17 +77,17 @@ class _Child:
         self._buffer = bytearray()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Raise _Gone if the child is not there any more."""
+        """Raise _GoneError if the child is not there any more."""
         if self.process.poll() is not None:
-            raise _Gone
+            raise _GoneError
         try:
             self._socket.settimeout(None)
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
-            raise _Gone from error
+            raise _GoneError from error
 
     def receive(self, timeout_s: float) -> dict[str, Any]:
-        """Raise _Gone when the child ends first, TimeoutError when it takes too long."""
+        """Raise _GoneError when the child ends first, TimeoutError when it takes too long."""
         deadline = time.monotonic() + timeout_s
         while (end := self._buffer.find(b"\n")) < 0:
             self._socket.settimeout(max(1e-3, deadline - time.monotonic()))
@@ -96,9 +96,9 @@ class _Child:
             except TimeoutError:
                 raise
             except OSError as error:
-                raise _Gone from error
+                raise _GoneError from error
             if not piece or len(self._buffer) > _MAXIMUM_ANSWER_BYTES:
-                raise _Gone
+                raise _GoneError
             self._buffer += piece
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -134,7 +134,7 @@ class ChildPool:
     Parameters
     ----------
     factory
-        ``module:function``; called once in each child with ``arguments``, it returns the function that answers requests.
+        ``module:function``; called once in each child with ``arguments``, it returns what answers requests.
     arguments
         JSON-able.
     time_limit_s
@@ -225,7 +225,7 @@ class ChildPool:
                 child.send(request)
                 child.receive(self._time_limit_s)
                 break
-            except _Gone:
+            except _GoneError:
                 # It died while it was idle: not this request's doing.
                 self._lose(child, child.how_it_ended())
             except TimeoutError:
@@ -235,7 +235,7 @@ class ChildPool:
         except TimeoutError as error:
             self._lose(child, child.end())
             raise ChildTimeLimitError(f"the analysis took longer than {self._time_limit_s:g} s") from error
-        except (_Gone, ValueError) as error:
+        except (_GoneError, ValueError) as error:
             how = child.how_it_ended()
             self._lose(child, how)
             if self._stopping:
@@ -331,7 +331,7 @@ class ChildPool:
         try:
             child.send(self._first)
             broken = self._wait_loaded(child, started)
-        except _Gone:
+        except _GoneError:
             broken = f"the child process ended while loading: {child.how_it_ended()}"
         except TimeoutError:
             broken = f"loading took longer than {self._start_limit_s:g} s"

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.errors import DatabaseError
 
@@ -174,8 +175,8 @@ def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
-    # IMMEDIATE: a transaction that will write takes the lock at once instead of failing half-way (SQLITE_BUSY_SNAPSHOT).
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # IMMEDIATE: a transaction that will write takes the lock at once instead of failing half-way with BUSY_SNAPSHOT.
     connection.isolation_level = "IMMEDIATE"
     connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
     connection.execute("PRAGMA journal_mode=WAL")
@@ -215,6 +216,11 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield connection
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """INSERT that knows ``on_conflict_do_nothing``, in the words of this database."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def lock_instance(connection: sa.Connection, instance_id: int) -> sa.Row[Any] | None:

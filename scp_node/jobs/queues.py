@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
 
 from config.settings import Destination, DicomDestination, Priority
 
@@ -34,7 +34,7 @@ _PRIORITY = {Priority.STAT: 1, Priority.ROUTINE: 5}
 class QueueRegistrar(Protocol):
     """The part of the durable engine that knows queues."""
 
-    def __call__(self, name: str, **limits: Any) -> object:
+    def __call__(self, name: str, **limits: Any) -> object:  # noqa: ANN401 - the engine's own options
         """Create or change a queue."""
 
 
@@ -81,19 +81,11 @@ class Jobs:
             retry_connection_errors=False,
         )
 
-    def analyse(self, connection: sa.Connection, job_id: str, instance_id: int, priority: Priority) -> None:
+    def analyse(
+        self, connection: sa.Connection, job_id: str, instance_id: int, priority: Priority, *, delay_s: float = 0.0
+    ) -> None:
         """Add an analyse job in the caller's transaction."""
-        self._client.enqueue_in_transaction(
-            connection,
-            {
-                "workflow_name": ANALYSE_JOB,
-                "queue_name": ANALYSE_QUEUE,
-                "workflow_id": job_id,
-                "app_version": APPLICATION_VERSION,
-                "priority": _PRIORITY[priority],
-            },
-            instance_id,
-        )
+        self._add(connection, ANALYSE_JOB, ANALYSE_QUEUE, job_id, (instance_id,), priority=priority, delay_s=delay_s)
 
     def deliver(
         self,
@@ -106,16 +98,37 @@ class Jobs:
         delay_s: float = 0.0,
     ) -> None:
         """Add one attempt of a delivery in the caller's transaction; a delayed one is a row, it holds no thread."""
-        options: dict[str, Any] = {
-            "workflow_name": DELIVER_JOB,
-            "queue_name": deliver_queue(destination),
+        self._add(
+            connection,
+            DELIVER_JOB,
+            deliver_queue(destination),
+            job_id,
+            (instance_id, destination),
+            priority=priority,
+            delay_s=delay_s,
+        )
+
+    def _add(
+        self,
+        connection: sa.Connection,
+        job: str,
+        queue: str,
+        job_id: str,
+        arguments: tuple[int | str, ...],
+        *,
+        priority: Priority,
+        delay_s: float,
+    ) -> None:
+        options: EnqueueOptions = {
+            "workflow_name": job,
+            "queue_name": queue,
             "workflow_id": job_id,
             "app_version": APPLICATION_VERSION,
             "priority": _PRIORITY[priority],
         }
         if delay_s > 0:
             options["delay_seconds"] = delay_s
-        self._client.enqueue_in_transaction(connection, options, instance_id, destination)  # type: ignore[arg-type]
+        self._client.enqueue_in_transaction(connection, options, *arguments)
 
     def statuses(self, job_ids: Sequence[str]) -> dict[str, str]:
         """Status of the durable engine by job id; jobs that it does not know are missing."""

@@ -34,7 +34,8 @@ class DeadLetterReason(StrEnum):
 _S = InstanceState
 _NEXT: dict[InstanceState, frozenset[InstanceState]] = {
     _S.RECEIVED: frozenset({_S.ANALYSING, _S.DEAD_LETTER}),
-    _S.ANALYSING: frozenset({_S.DELIVERING, _S.DELIVERED, _S.NOT_ELIGIBLE, _S.DEAD_LETTER}),
+    # Back to received: the disk is full, a later job begins anew.
+    _S.ANALYSING: frozenset({_S.RECEIVED, _S.DELIVERING, _S.DELIVERED, _S.NOT_ELIGIBLE, _S.DEAD_LETTER}),
     _S.DELIVERING: frozenset({_S.DELIVERED, _S.DEAD_LETTER}),
     # Only an operator's retry or a new destination leads out of a final state.
     _S.DELIVERED: frozenset({_S.DELIVERING}),

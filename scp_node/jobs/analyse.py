@@ -1,0 +1,133 @@
+"""What a child process does: read, judge, build results, write them durably. Loaded in children only: imports torch."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from config.settings import AnalysisSettings, NodeSettings, ResultSettings, SpoolSettings
+from inference.engine import Engine
+from inference.errors import InferenceError, SourceError
+from inference.imaging.source import read_header
+from inference.records import Analysis, Prediction, Reason
+from scp_node.errors import ResultError, SpoolFullError
+from scp_node.jobs.records import PredictionRecord
+from scp_node.jobs.states import DeadLetterReason
+from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
+from scp_node.results.catalog import build_results
+from scp_node.results.evidence import is_own_result
+from scp_node.spool.store import Spool
+
+
+def arguments(settings: NodeSettings) -> dict[str, Any]:
+    """Return what ``open_analyser`` needs, JSON-able."""
+    return {
+        "analysis": settings.analysis.model_dump(mode="json"),
+        "results": settings.results.model_dump(mode="json"),
+        "spool": settings.spool.model_dump(mode="json"),
+    }
+
+
+def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the models; the factory of the children."""
+    analyser = Analyser(
+        Engine(AnalysisSettings.model_validate(arguments["analysis"])),
+        ResultSettings.model_validate(arguments["results"]),
+        Spool(SpoolSettings.model_validate(arguments["spool"])),
+    )
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
+        return to_json(analyser.run(Path(request["file"]), request["name"], request["folder"]))
+
+    return handle
+
+
+class Analyser:
+    """From a file in the spool to results in the spool.
+
+    A repeat writes the same UIDs under the same names.
+    """
+
+    def __init__(self, engine: Engine, settings: ResultSettings, spool: Spool) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._spool = spool
+
+    def run(self, file: Path, name: str, folder: str) -> Summary:
+        """Analyse one instance.
+
+        Parameters
+        ----------
+        name
+            SOP Instance UID, for messages.
+        folder
+            Relative name in the spool for the results.
+        """
+        try:
+            header = read_header(file, name)
+            if header.dataset is not None and is_own_result(header.dataset, self._settings):
+                detail = "made by this node or another one of its kind (equipment or Device UID)"
+                return NotEligible(reason=Reason.OWN_RESULT.value, detail=detail)
+            outcome = self._engine.analyse(file, name)
+            if not isinstance(outcome, Analysis):
+                return NotEligible(reason=outcome.reason.value, detail=outcome.detail)
+            return self._summary(outcome, self._write(outcome, folder))
+        except SourceError as error:
+            return Hopeless(reason=DeadLetterReason.UNREADABLE, detail=error.detail)
+        except ResultError as error:
+            return Hopeless(reason=DeadLetterReason.RESULTS, detail=error.detail)
+        except InferenceError as error:
+            return Hopeless(reason=DeadLetterReason.INTERNAL, detail=str(error))
+        except SpoolFullError as error:
+            return NotNow(detail=str(error))
+
+    def _write(self, analysis: Analysis, folder: str) -> tuple[ResultFile, ...]:
+        files = []
+        for item in build_results(analysis, self._settings, made_at=datetime.now().astimezone()):
+            content = item.encode()
+            files.append(
+                ResultFile(
+                    kind=item.kind,
+                    model=item.model,
+                    group=item.group,
+                    rank=item.rank,
+                    sop_class_uid=item.sop_class_uid,
+                    sop_instance_uid=item.sop_instance_uid,
+                    transfer_syntax_uid=item.transfer_syntax_uid,
+                    # A UID of our own making: digits and dots.
+                    file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}.dcm", content),
+                    sha256=hashlib.sha256(content).hexdigest(),
+                    size_bytes=len(content),
+                )
+            )
+        return tuple(files)
+
+    @staticmethod
+    def _summary(analysis: Analysis, results: tuple[ResultFile, ...]) -> Analysed:
+        window = analysis.image.window
+        return Analysed(
+            predictions=tuple(_prediction(prediction) for prediction in analysis.predictions),
+            window_source=window.source.value,
+            window_center=window.center,
+            window_width=window.width,
+            window_function=window.function,
+            notes=analysis.image.notes,
+            duration_s=analysis.duration_s,
+            results=results,
+        )
+
+
+def _prediction(prediction: Prediction) -> PredictionRecord:
+    return PredictionRecord(
+        model=prediction.model,
+        title=prediction.title,
+        version=prediction.version,
+        weights_sha256=prediction.weights_sha256,
+        preprocessing=prediction.preprocessing,
+        probability=prediction.probability,
+        threshold=prediction.threshold,
+        is_threshold_overridden=prediction.is_threshold_overridden,
+        is_positive=prediction.is_positive,
+        has_evidence=prediction.has_evidence,
+    )

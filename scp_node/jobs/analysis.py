@@ -1,0 +1,222 @@
+"""The analyse job as the worker runs it: one instance to a child process, its answer into the database."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from config.settings import Priority
+from scp_node.jobs import database, deliveries
+from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
+from scp_node.jobs.database import instance, prediction, result, sent_uid
+from scp_node.jobs.queues import Jobs, analyse_id
+from scp_node.jobs.states import DeadLetterReason, move, settle
+from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Summary, from_json
+from scp_node.records import InstanceState
+from scp_node.spool.store import Spool
+
+log = structlog.get_logger(__name__)
+
+_FULL_DISK_DELAY_S = 30.0
+_WORKABLE = (InstanceState.RECEIVED.value, InstanceState.ANALYSING.value)
+
+
+def first_job_id(models: Sequence[str], sop_instance_uid: str, sha256: str) -> str:
+    """Id of the job that an instance's arrival makes."""
+    return analyse_id(models, sop_instance_uid, sha256, 1)
+
+
+def restart_analysis(
+    connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], models: Sequence[str], *, delay_s: float = 0.0
+) -> None:
+    """Begin a new round of analysis of an instance that this transaction has locked."""
+    number = row.round + 1
+    job_id = analyse_id(models, row.sop_instance_uid, row.sha256, number)
+    move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=0)
+    jobs.analyse(connection, job_id, row.id, Priority(row.priority), delay_s=delay_s)
+
+
+class AnalysisWork:
+    """Runs analyse jobs. Each can be repeated at any point: what it writes, it writes in one transaction at the end.
+
+    Parameters
+    ----------
+    attempts
+        Child processes that may die on one instance.
+    destinations
+        Names, as configured; each gets the results.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        jobs: Jobs,
+        pool: ChildPool,
+        spool: Spool,
+        *,
+        models: tuple[str, ...],
+        attempts: int,
+        destinations: tuple[str, ...],
+    ) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._pool = pool
+        self._spool = spool
+        self._models = models
+        self._attempts = attempts
+        self._destinations = destinations
+
+    def run(self, instance_id: int, job_id: str) -> str:
+        """Run one job; return the state it leaves the instance in, or ``stale`` when it is not the current job."""
+        row = self._begin(instance_id, job_id)
+        if row is None:
+            return "stale"
+        summary = self._ask(row)
+        return self._finish(instance_id, job_id, summary)
+
+    def _begin(self, instance_id: int, job_id: str) -> sa.Row[Any] | None:
+        with database.write(self._engine) as connection:
+            row = database.lock_instance(connection, instance_id)
+            if row is None or row.job_id != job_id or row.state not in _WORKABLE:
+                return None
+            if row.state == InstanceState.RECEIVED.value:
+                move(connection, row, InstanceState.ANALYSING)
+            return row
+
+    def _ask(self, row: sa.Row[Any]) -> Summary:
+        file = self._spool.path(row.file)
+        if not file.exists():
+            return Hopeless(reason=DeadLetterReason.UNREADABLE, detail="the received file is missing from the spool")
+        request = {
+            "file": str(file),
+            "name": row.sop_instance_uid,
+            "folder": self._spool.results_folder(f"{row.sop_instance_uid}:{row.sha256}"),
+        }
+        while True:
+            try:
+                return from_json(self._pool.run(request))
+            except ChildTimeLimitError as error:
+                return Hopeless(reason=DeadLetterReason.TIME_LIMIT, detail=str(error))
+            except ChildFailedError as error:
+                return Hopeless(reason=DeadLetterReason(error.kind), detail=error.detail)
+            except ChildCrashError as error:
+                crashes = self._count_crash(row.id)
+                log.warning("child crashed", sop_instance_uid=row.sop_instance_uid, crashes=crashes, how=str(error))
+                if crashes >= self._attempts:
+                    return Hopeless(reason=DeadLetterReason.CRASHED, detail=f"{error} ({crashes} times)")
+
+    def _count_crash(self, instance_id: int) -> int:
+        # In the database, so that a restart of the node does not start counting anew.
+        with database.write(self._engine) as connection:
+            row = database.lock_instance(connection, instance_id)
+            if row is None:
+                return self._attempts
+            crashes = int(row.crashes) + 1
+            connection.execute(sa.update(instance).where(instance.c.id == instance_id).values(crashes=crashes))
+            return crashes
+
+    def _finish(self, instance_id: int, job_id: str, summary: Summary) -> str:
+        with database.write(self._engine) as connection:
+            row = database.lock_instance(connection, instance_id)
+            if row is None or row.job_id != job_id or row.state != InstanceState.ANALYSING.value:
+                # Cancelled meanwhile: the answer is not wanted any more.
+                return "stale"
+            state = self._record(connection, row, summary)
+        log.info(
+            "instance analysed",
+            sop_instance_uid=row.sop_instance_uid,
+            state=state.value,
+            reason=getattr(summary, "reason", None),
+        )
+        return state.value
+
+    def _record(self, connection: sa.Connection, row: sa.Row[Any], summary: Summary) -> InstanceState:
+        match summary:
+            case NotEligible():
+                move(connection, row, InstanceState.NOT_ELIGIBLE, reason=summary.reason, detail=summary.detail)
+                return InstanceState.NOT_ELIGIBLE
+            case Hopeless():
+                move(connection, row, InstanceState.DEAD_LETTER, reason=summary.reason.value, detail=summary.detail)
+                return InstanceState.DEAD_LETTER
+            case NotNow():
+                restart_analysis(connection, self._jobs, row, self._models, delay_s=_FULL_DISK_DELAY_S)
+                return InstanceState.RECEIVED
+            case Analysed():
+                return self._record_results(connection, row, summary)
+
+    def _record_results(self, connection: sa.Connection, row: sa.Row[Any], summary: Analysed) -> InstanceState:
+        now = time.time()
+        connection.execute(
+            sa.insert(prediction),
+            [
+                {
+                    "instance_id": row.id,
+                    "position": position,
+                    "model": one.model,
+                    "title": one.title,
+                    "version": one.version,
+                    "weights_sha256": one.weights_sha256,
+                    "preprocessing": one.preprocessing,
+                    "probability": one.probability,
+                    "threshold": one.threshold,
+                    "is_threshold_overridden": one.is_threshold_overridden,
+                    "is_positive": one.is_positive,
+                    "has_evidence": one.has_evidence,
+                }
+                for position, one in enumerate(summary.predictions)
+            ],
+        )
+        if summary.results:
+            connection.execute(
+                sa.insert(result),
+                [
+                    {
+                        "instance_id": row.id,
+                        "position": position,
+                        "sop_instance_uid": one.sop_instance_uid,
+                        "sop_class_uid": one.sop_class_uid,
+                        "transfer_syntax_uid": one.transfer_syntax_uid,
+                        "kind": one.kind.value,
+                        "model": one.model,
+                        "alternatives": one.group,
+                        "rank": one.rank,
+                        "file": one.file,
+                        "sha256": one.sha256,
+                        "size_bytes": one.size_bytes,
+                    }
+                    for position, one in enumerate(summary.results)
+                ],
+            )
+            # Registered before the first is sent: whatever comes back is known.
+            connection.execute(
+                database.insert(connection, sent_uid).on_conflict_do_nothing(),
+                [
+                    {
+                        "sop_instance_uid": one.sop_instance_uid,
+                        "source_sop_instance_uid": row.sop_instance_uid,
+                        "created_at": now,
+                        "returned": 0,
+                    }
+                    for one in summary.results
+                ],
+            )
+        connection.execute(
+            sa.update(instance)
+            .where(instance.c.id == row.id)
+            .values(
+                analysed_at=now,
+                duration_s=summary.duration_s,
+                window_source=summary.window_source,
+                window_center=summary.window_center,
+                window_width=summary.window_width,
+                window_function=summary.window_function,
+                notes=json.dumps(list(summary.notes)),
+            )
+        )
+        # With no results asked for there is nothing to deliver, with no destination nobody to deliver to.
+        if summary.results:
+            deliveries.begin(connection, self._jobs, row, self._destinations)
+        return settle(connection, row)
