@@ -159,7 +159,8 @@ where there is another source; AdamW, learning rate {recipe.learning_rate:g} wit
 {recipe.seed}.{unfinished} Augmentation: rotation, scale, crop, aspect, shear, mirror, gamma, contrast, resolution,
 blur, sharpening, noise, burned-in letters, borders, occlusion; never inversion. Maps are trained too: into the
 radiologists' boxes (weight {recipe.inside_weight:g}) and off the border (weight {recipe.border_weight:g}).
-What is exported is the exponential moving average of the weights. Radiographs are rendered and reduced by the node's own code.
+What is exported is the exponential moving average of the weights. Radiographs are rendered and reduced by the node's
+own code.
 
 {record.epochs} epochs took {record.duration_s / 60:.0f} min. Exported on {record.hardware} with {record.software}.
 Stored as {record.precision}: float16 moves a validation probability by {record.precision_difference:.1e} at most

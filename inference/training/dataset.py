@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError
+from inference.imaging.render import render
+from inference.imaging.source import read_header, read_pixels
 from inference.models.preprocess import resize
+from inference.records import RenderRule
 
 KERMANY = "kermany-2018"
 NIH = "nih-chestxray8"
@@ -186,10 +189,7 @@ def read_display_values(file: Path) -> NDArray[np.uint8]:
     inference.errors.SourceError
         The file is not a radiograph that the node can read.
     """
-    from PIL import Image
-
-    with Image.open(file) as image:
-        return np.asarray(image.convert("L"), dtype=np.uint8)
+    return render(read_pixels(read_header(file)), RenderRule.AUTO).display_values
 
 
 def load_images(

@@ -1,0 +1,166 @@
+"""Training for two epochs on a dozen phantoms: resuming changes nothing, export and reload give the same output."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from config.settings import AnalysisSettings
+from inference.engine import Engine
+from inference.errors import CheckpointError
+from inference.models.catalog import MODELS
+from inference.models.preprocess import to_model_input
+from inference.training.dataset import read_display_values, read_labels
+from inference.training.export import averaged_weights, export, read_record
+from inference.training.fit import Fit
+from inference.training.recipe import Recipe, RunError
+
+SPEC = next(spec for spec in MODELS if spec.name == "resnet18")
+RECIPE = Recipe(stages=((1, 64), (1, 64)), samples_per_epoch=16, batch_size=8, seed=3)
+
+
+def _run(rows, folder, spec=SPEC, recipe=RECIPE, until=None):
+    records = []
+    fit = Fit(spec.architecture, rows, folder, recipe)
+    fit.run(records.append, until=until)
+    fit.close()
+    return fit, records
+
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    """A finished run of two epochs."""
+    folder = tmp_path_factory.mktemp("runs") / "resnet18"
+    fit, records = _run(read_labels(phantoms, "train"), folder)
+    return folder, fit, records
+
+
+def test_each_epoch_is_logged(trained):
+    folder, _, records = trained
+    assert [record["epoch"] for record in records] == [1, 2]
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert logged == records
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0"])
+def test_resumed_run_is_the_uninterrupted_one(phantoms, tmp_path, name):
+    """EfficientNet-B0 drops out and skips at random: those draws must resume too."""
+    spec = next(spec for spec in MODELS if spec.name == name)
+    recipe = replace(RECIPE, samples_per_epoch=8, stages=((2, 32),), mix_probability=0.0)
+    rows = read_labels(phantoms, "train")
+    whole, _ = _run(rows, tmp_path / "whole", spec, recipe)
+    first, _ = _run(rows, tmp_path / "parts", spec, recipe, until=1)
+    assert first.epoch == 1
+    rest, records = _run(rows, tmp_path / "parts", spec, recipe)
+    assert [record["epoch"] for record in records] == [2]
+    expected = whole.average.state_dict()
+    for key, value in rest.average.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+def test_run_of_another_recipe_is_not_gone_on_with(phantoms, trained):
+    folder, *_ = trained
+    with pytest.raises(RunError, match="seed"):
+        Fit(SPEC.architecture, read_labels(phantoms, "train"), folder, replace(RECIPE, seed=4))
+
+
+def test_run_folder_belongs_to_one_process(phantoms, trained):
+    folder, *_ = trained
+    rows = read_labels(phantoms, "train")
+    holder = Fit(SPEC.architecture, rows, folder, RECIPE)
+    with pytest.raises(RunError, match="in use"):
+        Fit(SPEC.architecture, rows, folder, RECIPE)
+    holder.close()
+
+
+def test_damaged_state_is_refused(phantoms, trained, tmp_path):
+    folder, *_ = trained
+    (tmp_path / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:5000])
+    with pytest.raises(RunError, match="cannot be read"):
+        Fit(SPEC.architecture, read_labels(phantoms, "train"), tmp_path, RECIPE)
+    with pytest.raises(RunError, match="no finished epoch"):
+        averaged_weights(tmp_path / "nothing")
+
+
+def _export(folder, phantoms, checkpoints):
+    return export(
+        folder,
+        SPEC,
+        training=read_labels(phantoms, "train"),
+        validation=read_labels(phantoms, "val"),
+        checkpoints=checkpoints,
+        command="scp-node train --model resnet18 --data DIR",
+        version="0.0.1",
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(trained, phantoms, tmp_path_factory):
+    """The checkpoint of the finished run, its weights turned where two epochs have not learned which way is up."""
+    folder, fit, _ = trained
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    try:
+        manifest = _export(folder, phantoms, checkpoints)
+    except ValueError as error:
+        assert "higher logits do not mean pneumonia" in str(error)
+        state = torch.load(folder / "state.pt", weights_only=True)
+        for key in ("module.fc.weight", "module.fc.bias"):
+            state["average"][key] = -state["average"][key]
+        torch.save(state, folder / "state.pt")
+        fit.average.load_state_dict(state["average"])
+        manifest = _export(folder, phantoms, checkpoints)
+    return checkpoints, manifest
+
+
+def test_exported_and_reloaded_network_says_what_the_trained_one_says(trained, exported, phantoms):
+    """The engine on files, against the averaged network on arrays: same rendering, same input, same probability."""
+    _, fit, _ = trained
+    checkpoints, manifest = exported
+    engine = Engine(AnalysisSettings(checkpoints=checkpoints, models=("resnet18",)))
+    rows = read_labels(phantoms, "val")
+    network = fit.average.module.eval().float()
+    tolerance = 1e-5 if read_record(checkpoints / "resnet18").precision == "float32" else 2e-3
+    said = []
+    for row in rows:
+        values = to_model_input(read_display_values(row.file), manifest.input)
+        with torch.inference_mode():
+            logit = float(network(torch.from_numpy(values)[None])[0, 0])
+        analysis = engine.analyse(row.file)
+        assert analysis.predictions[0].probability == pytest.approx(
+            manifest.calibration.probability(logit), abs=tolerance
+        )
+        said.append(analysis.predictions[0].probability)
+    assert np.ptp(said) > 10 * tolerance, "an output that is the same for all images proves nothing"
+
+
+def test_record_tells_how_the_checkpoint_came_about(exported):
+    checkpoints, manifest = exported
+    record = read_record(checkpoints / "resnet18")
+    content = (checkpoints / "resnet18" / "weights.safetensors").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == manifest.weights_sha256
+    assert len(content) == (record.bytes_float16 if record.precision == "float16" else record.bytes_float32)
+    assert record.epochs == 2
+    assert record.recipe == RECIPE
+    assert record.duration_s > 0
+    assert record.calibration_images == 12
+    assert record.calibration_prevalence == pytest.approx(0.5)
+    assert "12 images" not in manifest.training_data
+    assert "8 images" in manifest.training_data
+
+
+def test_threshold_is_the_projects_or_lower_and_then_reaches_what_is_wanted(exported):
+    checkpoints, manifest = exported
+    record = read_record(checkpoints / "resnet18")
+    if record.default_sensitivity >= record.wanted_sensitivity:
+        assert manifest.threshold == SPEC.default_threshold
+    else:
+        assert manifest.threshold < SPEC.default_threshold
+
+
+def test_record_of_another_shape_is_refused(tmp_path):
+    (tmp_path / "training.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"training\.json"):
+        read_record(tmp_path)
