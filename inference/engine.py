@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.settings import AnalysisSettings
-from inference.errors import InferenceError
+from inference.errors import InferenceError, UnsupportedPixelsError
 from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.models.checkpoint import Manifest, architecture_of, default_folder, read_manifests
 from inference.models.gradcam import saliency
 from inference.models.preprocess import InputSpec, to_model_input
-from inference.records import Analysis, ChestImage, Ineligibility, Prediction, RenderRule, SourceImage
+from inference.records import Analysis, Ineligibility, Prediction, Reason, RenderRule, SourceImage
 from inference.runtime.catalog import RUNTIMES, Placement, Runtime
 
 
@@ -120,6 +120,11 @@ class Engine:
         """The models, in the order of the configuration."""
         return tuple(model.manifest for model in self._models)
 
+    @property
+    def loaded(self) -> tuple[LoadedModel, ...]:
+        """The models themselves, for batches."""
+        return self._models
+
     def analyse(self, file: Path, name: str | None = None) -> Analysis | Ineligibility:
         """Read and judge one radiograph.
 
@@ -137,8 +142,13 @@ class Engine:
         """
         began = self._clock()
         header = read_header(file, name)
-        refusal = check(header, self._settings.eligibility)
-        return refusal or self._judge(read_pixels(header), began)
+        if (refusal := check(header, self._settings.eligibility)) is not None:
+            return refusal
+        try:
+            source = read_pixels(header)
+        except UnsupportedPixelsError as error:
+            return Ineligibility(reason=Reason.UNSUPPORTED_PIXELS, detail=error.detail)
+        return self._judge(source, began)
 
     def analyse_image(self, source: SourceImage) -> Analysis | Ineligibility:
         """Judge a radiograph that is decoded already and whose header was found eligible; raises as ``analyse``."""
@@ -172,10 +182,12 @@ class Engine:
         shown = render(source, RenderRule.AUTO, settings.polarity)
         if settings.eligibility.require_quality and (refusal := check_quality(shown)) is not None:
             return refusal
-        rules = dict.fromkeys(model.manifest.rule for model in self._models)
-        images = {rule: shown if rule is RenderRule.AUTO else render(source, rule, settings.polarity) for rule in rules}
-        remarks = [*notes(source.header, settings.eligibility), *shown.notes]
-        remarks += [remark for image in images.values() for remark in self._remarks(image)]
+        images = {RenderRule.AUTO: shown}
+        for model in self._models:
+            if (rule := model.manifest.rule) not in images:
+                images[rule] = render(source, rule, settings.polarity)
+        remarks = [*notes(source.header, settings.eligibility)]
+        remarks += [remark for image in images.values() for remark in image.notes]
         predictions = self.predict({rule: image.display_values for rule, image in images.items()})
         return Analysis(
             header=source.header,
@@ -183,11 +195,3 @@ class Engine:
             predictions=predictions,
             duration_s=self._clock() - began,
         )
-
-    def _remarks(self, image: ChestImage) -> list[str]:
-        """What is to be said of a picture that a model takes and nobody sees."""
-        remarks = list(image.notes)
-        if image.rule is not RenderRule.AUTO and (fault := check_quality(image)) is not None:
-            titles = ", ".join(model.manifest.title for model in self._models if model.manifest.rule is image.rule)
-            remarks.append(f"{titles}: the picture by rule {image.rule.value} is poor: {fault.detail}")
-        return remarks
