@@ -35,7 +35,7 @@ class _Request(RequestHandler):  # type: ignore[misc] # pynetdicom is untyped he
     def handle(self) -> None:
         association = ServedAssociation(self.ae, self.server, self.client_address[0])
         association.name = f"association of {self.client_address[0]}:{self.client_address[1]}"
-        association.set_socket(Connection(association, client_socket=self.request))
+        association.set_socket(Connection(association, self.request))
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
         acceptor.ae_title = self.server.ae_title

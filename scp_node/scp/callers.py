@@ -16,6 +16,8 @@ class Rejection(StrEnum):
     """No caller has this title."""
     ADDRESS = "address"
     """The title is known, the address is not its own. The stranger is told the same as for an unknown title."""
+    APPLICATION_CONTEXT = "application_context"
+    """Another application than DICOM, or none (PS3.8 A.2.1)."""
     LOCAL_LIMIT = "local_limit"
     """As many associations as configured are open."""
     STOPPING = "stopping"
@@ -31,6 +33,7 @@ _CODES = {
     Rejection.CALLED_AE_TITLE: (1, 1, 7),
     Rejection.CALLING_AE_TITLE: (1, 1, 3),
     Rejection.ADDRESS: (1, 1, 3),
+    Rejection.APPLICATION_CONTEXT: (1, 1, 2),
     Rejection.LOCAL_LIMIT: (2, 3, 2),
     Rejection.STOPPING: (2, 3, 1),
 }

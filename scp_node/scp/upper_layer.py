@@ -12,12 +12,14 @@ Subclasses, no patches: other users of the library in this process are not chang
 tests/unit/scp/test_pynetdicom_contract.py fails when a release changes what this relies on.
 """
 
+import contextlib
+import socket
 import time
 from typing import Protocol
 
 import structlog
 from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
+from pynetdicom._globals import APPLICATION_CONTEXT_NAME, MODE_ACCEPTOR
 from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
@@ -76,6 +78,14 @@ class _DataPdu(P_DATA_TF):  # type: ignore[misc] # pynetdicom is untyped here
 class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyped here
     """A socket that reads whole PDUs within a time limit."""
 
+    def __init__(self, assoc: "ServedAssociation", client_socket: socket.socket) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._wire = client_socket
+
+    def close_for_good(self) -> None:
+        """Release the descriptor; only when nobody reads any more."""
+        self._shutdown_socket()
+
     def recv(self, nr_bytes: int) -> bytearray:
         """Read `nr_bytes`, or fewer when the peer closes; TimeoutError when it is too slow."""
         connection, limit_s = self.socket, self.assoc.read_limit_s
@@ -95,6 +105,16 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         connection.settimeout(limit_s)
         del buffer[received:]
         return buffer
+
+    def hang_up(self) -> None:
+        """End the connection; any thread may call this. The descriptor stays, lest its number be given to another."""
+        with contextlib.suppress(OSError):
+            self._wire.shutdown(socket.SHUT_RDWR)
+
+    def _shutdown_socket(self) -> None:
+        # The library's leaves the socket open when the peer was first to close.
+        self.hang_up()
+        self._wire.close()
 
     def drop_waiting(self) -> bool:
         """Read and forget what has arrived; False when the peer has closed."""
@@ -125,7 +145,7 @@ class _UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unt
             abort.source, abort.reason_diagnostic = 2, 6  # service provider, invalid PDU parameter (PS3.8 Table 9-26)
             self.socket.send(abort.encode())
         finally:
-            self.socket._shutdown_socket()
+            self.socket.close_for_good()
             self.assoc.dimse.discard_unfinished()
             # Ends the wait for an A-ASSOCIATE-RQ; everybody else has read what they need by then.
             self.to_user_queue.put(None)
@@ -185,7 +205,11 @@ class _Negotiation(ACSE):  # type: ignore[misc] # pynetdicom is untyped here
 
     def _negotiate_as_acceptor(self) -> None:
         request = self.requestor.primitive
-        rejection = self.assoc.enter(request.called_ae_title, request.calling_ae_title)
+        if str(request.application_context_name or "").strip("\0 ") == APPLICATION_CONTEXT_NAME:
+            rejection = self.assoc.enter(request.called_ae_title, request.calling_ae_title)
+        else:
+            rejection = Rejection.APPLICATION_CONTEXT
+            _log.warning("association rejected", rule=rejection.value, peer_address=self.assoc.peer_address)
         if rejection is None:
             super()._negotiate_as_acceptor()
             return
@@ -281,7 +305,7 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
 
     def hang_up(self) -> None:
         """Close the connection, whatever is under way."""
-        self.dul.socket._shutdown_socket()
+        self.dul.socket.hang_up()
 
     def run_reactor(self) -> None:
         """Serve until the association ends, and leave nothing behind: no place, no thread, no file."""
@@ -295,6 +319,7 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
             self.hang_up()
             if self.dul.is_alive():
                 self.dul.join(timeout=2 * self.read_limit_s)
+            self.dul.socket.close_for_good()
             self.dimse.discard_all()
             self._server.forget(self)
 

@@ -1,0 +1,443 @@
+"""Clients that break the rules, byte by byte: nobody else waits, nothing is kept, memory stays small."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom import AE
+from pynetdicom.pdu import A_ASSOCIATE_RQ
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import build_context
+from pynetdicom.sop_class import Verification
+
+CR = "1.2.840.10008.5.1.4.1.1.1"
+INSTANCE = "1.2.3.4.5"
+ASSOCIATE_AC, RELEASE_RQ, ABORT = 2, b"\5\0\0\0\0\4\0\0\0\0", 7
+CLOSED = b""
+
+
+def associate_request(maximum_length: int = 16384) -> bytes:
+    """An A-ASSOCIATE-RQ with context 1 for CR and 3 for Verification."""
+    request = A_ASSOCIATE()
+    request.application_context_name = "1.2.840.10008.3.1.1.1"
+    request.calling_ae_title, request.called_ae_title = "SCU", "NODE"
+    contexts = [build_context(CR, ImplicitVRLittleEndian), build_context(Verification, ImplicitVRLittleEndian)]
+    for number, context in enumerate(contexts):
+        context.context_id = 2 * number + 1
+    request.presentation_context_definition_list = contexts
+    length, implementation = MaximumLengthNotification(), ImplementationClassUIDNotification()
+    length.maximum_length_received = maximum_length
+    implementation.implementation_class_uid = "1.2.3"
+    request.user_information = [length, implementation]
+    return bytes(A_ASSOCIATE_RQ(request).encode())
+
+
+def element(tag: int, value: bytes) -> bytes:
+    return struct.pack("<HHL", tag >> 16, tag & 0xFFFF, len(value)) + value
+
+
+def text(value: str) -> bytes:
+    return value.encode() + b"\0" * (len(value) % 2)
+
+
+def store_command(instance: str | None = INSTANCE, sop_class: str | None = CR, data_set_type: int = 0) -> bytes:
+    content = b"" if sop_class is None else element(0x00000002, text(sop_class))
+    content += element(0x00000100, b"\1\0") + element(0x00000110, b"\7\0") + element(0x00000700, b"\0\0")
+    content += element(0x00000800, struct.pack("<H", data_set_type))
+    return content if instance is None else content + element(0x00001000, text(instance))
+
+
+def data_set(instance: str = INSTANCE, filler: int = 1000) -> bytes:
+    identity = element(0x00080016, text(CR)) + element(0x00080018, text(instance))
+    return identity + element(0x00100010, b"CANARY^Patient  ") + element(0x7FE00010, bytes(filler))
+
+
+ECHO_COMMAND = (
+    element(0x00000002, text(Verification))
+    + element(0x00000100, b"\x30\0")
+    + element(0x00000110, b"\1\0")
+    + element(0x00000800, b"\1\1")
+)
+
+
+def pdu(kind: int, body: bytes) -> bytes:
+    return struct.pack(">BBL", kind, 0, len(body)) + body
+
+
+def data(content: bytes, control: int, context_id: int = 1) -> bytes:
+    return pdu(4, struct.pack(">LBB", len(content) + 2, context_id, control) + content)
+
+
+class Client:
+    """A socket that speaks only as much DICOM as it is told to."""
+
+    def __init__(self, port: int, associated: bool = False) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if associated:
+            self.send(associate_request())
+            assert self.receive()[0] == ASSOCIATE_AC
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def send(self, content: bytes) -> None:
+        # A receiver that has hung up already is what most of these tests want.
+        with contextlib.suppress(ConnectionError):
+            self.socket.sendall(content)
+
+    def receive(self) -> bytes:
+        """The next PDU, or nothing when the receiver has closed."""
+        try:
+            header = self._exactly(6)
+            return header + self._exactly(int.from_bytes(header[2:6], "big")) if header else CLOSED
+        except ConnectionError:
+            return CLOSED
+
+    def status(self) -> int:
+        """Status (0000,0900) of the next answer."""
+        answer = self.receive()
+        assert answer[0] == 4, answer
+        position = answer.index(struct.pack("<HHL", 0, 0x0900, 2))
+        return int(struct.unpack_from("<H", answer, position + 8)[0])
+
+    def is_aborted(self) -> bool:
+        """A-ABORT, or closed: bytes that were not read turn a close into a reset, which overtakes the A-ABORT."""
+        answer = self.receive()
+        return answer == CLOSED or answer[0] == ABORT
+
+    def _exactly(self, count: int) -> bytes:
+        content = b""
+        while len(content) < count:
+            piece = self.socket.recv(count - len(content))
+            if not piece:
+                return CLOSED
+            content += piece
+        return content
+
+
+def echo_seconds(port: int) -> float:
+    """How long a well-behaved client waits for its C-ECHO, connecting included."""
+    begun = time.monotonic()
+    ae = AE("SCU")
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", port, ae_title="NODE")
+    assert association.is_established
+    assert association.send_c_echo().Status == 0
+    seconds = time.monotonic() - begun
+    association.release()
+    return seconds
+
+
+def resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - not a file
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+# --- nobody else waits -----------------------------------------------------------------------------------------------
+
+
+def test_idle_connections_take_no_place(receiving):
+    """More than there are places for associations; each is ended by the ACSE time-out."""
+    running = receiving(maximum_associations=10, acse_timeout_s=1.0)
+    idle = [Client(running.port) for _ in range(40)]
+    assert echo_seconds(running.port) < 1
+    assert running.receiver.connections >= 40
+    running.wait_until_quiet(limit_s=5)
+    assert all(client.receive() == CLOSED for client in idle)
+    for client in idle:
+        client.socket.close()
+
+
+def test_quick_connections_take_no_place(receiving):
+    running = receiving(maximum_associations=10)
+    for _ in range(200):
+        Client(running.port).socket.close()
+    assert echo_seconds(running.port) < 1
+    running.wait_until_quiet(limit_s=2)
+
+
+def malformed_requests() -> dict[str, bytes]:
+    request = associate_request()
+    context = request.index(struct.pack(">BBH", 0x20, 0, 46)[:2], 74) + 4
+    return {
+        "even context id": request[:context] + b"\2" + request[context + 1 :],
+        "context id 0": request[:context] + b"\0" + request[context + 1 :],
+        "blank AE titles": request[:10] + b" " * 32 + request[42:],
+        "not ASCII": request[:10] + b"\xff" * 32 + request[42:],
+        "protocol version 2": request[:6] + b"\0\2" + request[8:],
+        "no items": pdu(1, request[6:74]),
+        "cut short": pdu(1, request[6:100]),
+        "nothing": pdu(1, b""),
+        "a response": pdu(2, request[6:]),
+        "data first": data(ECHO_COMMAND, 3, 3),
+        "release first": RELEASE_RQ,
+        "abort first": pdu(7, bytes(4)),
+        "HTTP": b"GET / HTTP/1.1\r\nHost: node\r\n\r\n",
+    }
+
+
+@pytest.mark.parametrize("name", malformed_requests())
+def test_malformed_requests_are_ended_and_take_no_place(receiving, name):
+    running = receiving(maximum_associations=3)
+    content = malformed_requests()[name]
+    for _ in range(10):
+        with Client(running.port) as client:
+            client.send(content)
+            answer = client.receive()
+            assert answer == CLOSED or answer[0] in (3, ABORT)
+    assert echo_seconds(running.port) < 1
+    running.wait_until_quiet(limit_s=2)
+
+
+def test_connections_beyond_the_cap_are_closed_at_once(receiving, monkeypatch):
+    monkeypatch.setattr("scp_node.scp.acceptor._EXTRA_CONNECTIONS", 3)
+    running = receiving(maximum_associations=2)
+    idle = []
+    deadline = time.monotonic() + 5
+    for number in range(5):
+        idle.append(Client(running.port))
+        while running.receiver.connections <= number:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    with Client(running.port) as one_too_many:
+        assert one_too_many.receive() == CLOSED
+    for client in idle:
+        client.socket.close()
+    running.wait_until_quiet(limit_s=2)
+    assert echo_seconds(running.port) < 1
+
+
+# --- lengths and limits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("associated", "kind", "length"),
+    [(False, 1, 2**32 - 1), (False, 1, 2**20), (True, 4, 2**32 - 1), (True, 4, 131072 + 1025), (True, 5, 2**20)],
+)
+def test_a_pdu_beyond_its_limit_ends_the_association(receiving, associated, kind, length):
+    running = receiving()
+    before = resident_bytes()
+    with Client(running.port, associated=associated) as client:
+        client.send(struct.pack(">BBL", kind, 0, length))
+        assert client.receive()[0] == ABORT
+        client.send(bytes(2**20))
+    running.wait_until_quiet(limit_s=2)
+    assert resident_bytes() - before < 50 * 2**20
+
+
+def test_what_follows_an_abort_is_not_stored_in_memory(receiving):
+    """The peer goes on sending at full speed until the ARTIM time-out."""
+    running = receiving(acse_timeout_s=0.5)
+    before = resident_bytes()
+    with Client(running.port) as client:
+        client.send(struct.pack(">BBL", 1, 0, 2**32 - 1))
+        deadline = time.monotonic() + 5
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < deadline:
+                client.socket.sendall(bytes(2**20))
+        assert time.monotonic() < deadline
+    running.wait_until_quiet(limit_s=2)
+    assert resident_bytes() - before < 50 * 2**20
+
+
+def test_a_pdu_that_trickles_in_is_not_waited_for(receiving):
+    """One byte now and then resets no clock."""
+    running = receiving(network_timeout_s=0.5, dimse_timeout_s=30)
+    with Client(running.port, associated=True) as client:
+        content = data(store_command(), 3)
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for position in range(len(content)):
+                client.socket.sendall(content[position : position + 1])
+                time.sleep(0.05)
+        assert time.monotonic() - begun < 3
+    running.wait_until_quiet(limit_s=2)
+
+
+def test_half_a_request_is_not_waited_for(receiving):
+    running = receiving(acse_timeout_s=0.3, network_timeout_s=30)
+    with Client(running.port) as client:
+        client.send(associate_request()[:50])
+        assert client.receive() == CLOSED
+    running.wait_until_quiet(limit_s=2)
+
+
+def test_silence_within_an_object_is_not_waited_for(receiving):
+    running = receiving(network_timeout_s=0.3, dimse_timeout_s=30)
+    with Client(running.port, associated=True) as client:
+        client.send(data(store_command(), 3) + data(data_set()[:100], 0))
+        assert client.is_aborted()
+    running.wait_until_quiet(limit_s=2)
+    assert running.instances == {}
+
+
+def bad_messages() -> dict[str, bytes]:
+    return {
+        "endless command": data(bytes(10000), 1) * 3,
+        "C-FIND": data(store_command().replace(element(0x00000100, b"\1\0"), element(0x00000100, b"\x20\0")), 3),
+        "C-STORE-RSP": data(store_command().replace(element(0x00000100, b"\1\0"), element(0x00000100, b"\1\x80")), 3),
+        "no message id": data(store_command().replace(element(0x00000110, b"\7\0"), b""), 3),
+        "unknown context": data(store_command(), 3, context_id=99),
+        "context changes": data(store_command(), 3) + data(data_set(), 2, context_id=3),
+        "data first": data(data_set(), 2),
+        "command in data": (data(store_command(), 3) + data(data_set()[:50], 0)) * 2,
+        "PDV too long": pdu(4, struct.pack(">LBB", 1000, 1, 3) + b"abc"),
+        "PDV too short": pdu(4, struct.pack(">LB", 1, 1)),
+        "random": data(os.urandom(200), 3),
+        "second association": associate_request(),
+    }
+
+
+@pytest.mark.parametrize("name", bad_messages())
+def test_messages_that_break_the_rules_end_the_association(receiving, name):
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        client.send(bad_messages()[name])
+        assert client.is_aborted()
+    running.wait_until_quiet(limit_s=2)
+    assert running.instances == {}
+
+
+def test_requests_without_waiting_for_answers_are_limited(receiving):
+    """Each waiting object is a file; nobody may pile them up."""
+    running = receiving()
+    blocked = threading.Event()
+    running.before_accept = lambda instance: blocked.wait(10) and None
+    with Client(running.port, associated=True) as client:
+        client.send((data(store_command(), 3) + data(data_set(), 2)) * 40)
+        deadline = time.monotonic() + 5
+        most = 0
+        while client.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) if readable(client) else True:
+            most = max(most, len(running.temporary_files()))
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+            if most and readable(client):
+                break
+        assert client.is_aborted()
+        assert most <= 12
+        blocked.set()
+    running.wait_until_quiet(limit_s=5)
+
+
+def readable(client: Client) -> bool:
+    import select
+
+    return bool(select.select([client.socket], [], [], 0)[0])
+
+
+def test_an_answer_that_the_peer_cannot_take_ends_its_association_only(receiving):
+    """Maximum lengths from 1 to 6 leave no room for any answer."""
+    running = receiving()
+    for length in (1, 5, 6, 7):
+        with Client(running.port) as client:
+            client.send(associate_request(maximum_length=length))
+            assert client.receive()[0] == ASSOCIATE_AC
+            client.send(data(ECHO_COMMAND, 3, 3))
+            client.receive()
+    running.wait_until_quiet(limit_s=3)
+    assert echo_seconds(running.port) < 1
+
+
+# --- answers and files -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        (store_command(instance=None), 0x0117),
+        (store_command(instance=""), 0x0117),
+        (store_command(instance="../../../tmp/x"), 0x0117),
+        (store_command(instance="1.2.\x1b[31m"), 0x0117),
+        (store_command(instance="1" * 65), 0x0117),
+        (store_command(sop_class=None), 0x0122),
+        (store_command(sop_class="1.2.840.10008.5.1.4.1.1.2"), 0x0122),
+        (store_command(instance="9.9"), 0xA900),
+    ],
+)
+def test_a_bad_request_is_answered_at_once_and_the_association_goes_on(receiving, command, status):
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        begun = time.monotonic()
+        client.send(data(command, 3) + data(data_set(), 2))
+        assert client.status() == status
+        assert time.monotonic() - begun < 1
+        client.send(data(store_command(), 3) + data(data_set(), 2))
+        assert client.status() == 0
+        client.send(RELEASE_RQ)
+        assert client.receive()[0] == 6
+    running.wait_until_quiet(limit_s=2)
+    assert list(running.instances) == [INSTANCE]
+
+
+def test_a_request_without_data_set_is_answered(receiving):
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        client.send(data(store_command(data_set_type=0x0101), 3))
+        assert client.status() == 0xC000
+        client.send(data(store_command(), 3) + data(b"", 2))
+        assert client.status() == 0xC000
+
+
+@pytest.mark.parametrize("ending", ["abort", "close", "reset", "release"])
+def test_an_object_that_breaks_off_leaves_nothing(receiving, ending):
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        client.send(data(store_command(), 3) + data(data_set(filler=50000)[:40000], 0))
+        deadline = time.monotonic() + 5
+        while not running.temporary_files():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        if ending == "abort":
+            client.send(pdu(7, bytes(4)))
+        elif ending == "release":
+            client.send(RELEASE_RQ)
+            client.receive()
+        elif ending == "reset":
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    running.wait_until_quiet(limit_s=2)
+    assert running.instances == {}
+    assert list(running.spool.objects()) == []
+
+
+def test_fragments_of_any_size_make_the_same_object(receiving):
+    running = receiving()
+    content = data_set(filler=300)
+    with Client(running.port, associated=True) as client:
+        command = store_command()
+        client.send(b"".join(data(command[i : i + 1], 1) for i in range(len(command))) + data(b"", 3))
+        client.send(b"".join(data(content[i : i + 1], 0) for i in range(len(content))) + data(b"", 2))
+        assert client.status() == 0
+        client.send(RELEASE_RQ)
+        assert client.receive()[0] == 6
+    assert running.stored[INSTANCE].read_bytes().endswith(content)
+    assert running.instances[INSTANCE].size_bytes == len(content)
+
+
+def test_parallel_associations_do_not_mix(receiving):
+    running = receiving()
+    uids = [f"1.2.{number}" for number in range(8)]
+    clients = [Client(running.port, associated=True) for _ in uids]
+    contents = [data_set(uid, filler=60000) for uid in uids]
+    for uid, client in zip(uids, clients, strict=True):
+        client.send(data(store_command(uid), 3))
+    for start in range(0, max(map(len, contents)), 10000):
+        for client, content in zip(clients, contents, strict=True):
+            client.send(data(content[start : start + 10000], 0))
+    for client in clients:
+        client.send(data(b"", 2))
+        assert client.status() == 0
+        client.socket.close()
+    for uid, content in zip(uids, contents, strict=True):
+        assert running.stored[uid].read_bytes().endswith(content)
