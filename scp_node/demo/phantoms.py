@@ -52,12 +52,12 @@ _COMPRESS_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
         JPEGLSLossless: {"encoding_plugin": "pyjpegls"},
         JPEGLSNearLossless: {"encoding_plugin": "pyjpegls", "jls_error": 2},
         JPEG2000Lossless: {"encoding_plugin": "pylibjpeg"},
-        JPEG2000: {"encoding_plugin": "pylibjpeg", "j2k_cr": [8]},
+        JPEG2000: {"encoding_plugin": "pylibjpeg", "j2k_cr": [5]},
     }
 )
 _DCMTK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        JPEGExtended12Bit: ("+ee", "+q", "95", "--bits-force-12", "+sr"),
+        JPEGExtended12Bit: ("+ee", "+q", "95", "+sr"),
         JPEGLossless: ("+el", "+sv", "4"),
         JPEGLosslessSV1: ("+e1",),
     }
