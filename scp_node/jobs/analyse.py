@@ -65,14 +65,7 @@ class Analyser:
             Relative name in the spool for the results.
         """
         try:
-            header = read_header(file, name)
-            if header.dataset is not None and is_own_result(header.dataset, self._settings):
-                detail = "made by this node or another one of its kind (equipment or Device UID)"
-                return NotEligible(reason=Reason.OWN_RESULT.value, detail=detail)
-            outcome = self._engine.analyse(file, name)
-            if not isinstance(outcome, Analysis):
-                return NotEligible(reason=outcome.reason.value, detail=outcome.detail)
-            return self._summary(outcome, self._write(outcome, folder))
+            return self._judge(file, name, folder)
         except SourceError as error:
             return Hopeless(reason=DeadLetterReason.UNREADABLE, detail=error.detail)
         except ResultError as error:
@@ -81,6 +74,16 @@ class Analyser:
             return Hopeless(reason=DeadLetterReason.INTERNAL, detail=str(error))
         except SpoolFullError as error:
             return NotNow(detail=str(error))
+
+    def _judge(self, file: Path, name: str, folder: str) -> Summary:
+        header = read_header(file, name)
+        if header.dataset is not None and is_own_result(header.dataset, self._settings):
+            detail = "made by this node or another one of its kind (equipment or Device UID)"
+            return NotEligible(reason=Reason.OWN_RESULT.value, detail=detail)
+        outcome = self._engine.analyse(file, name)
+        if not isinstance(outcome, Analysis):
+            return NotEligible(reason=outcome.reason.value, detail=outcome.detail)
+        return self._summary(outcome, self._write(outcome, folder))
 
     def _write(self, analysis: Analysis, folder: str) -> tuple[ResultFile, ...]:
         files = []

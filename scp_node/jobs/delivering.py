@@ -133,8 +133,10 @@ class DeliveryWork:
 
     def _finish(self, instance_id: int, name: str, job_id: str) -> DeliveryState:
         with database.write(self._engine) as connection:
+            # The instance first, as everywhere: two transactions that lock in different orders could block each other.
+            instance_row = database.lock_instance(connection, instance_id)
             row = _current(connection, instance_id, name, job_id)
-            if row is None:
+            if row is None or instance_row is None:
                 # Cancelled, or begun anew, during the attempt: what was confirmed stays remembered.
                 return DeliveryState.CANCELLED
             state, error = self._judge(connection, instance_id, name)
@@ -146,9 +148,6 @@ class DeliveryWork:
                 if due is None:
                     patience_s = self._destinations[name].patience_s
                     state, error = DeliveryState.REFUSED, f"gave up after {patience_s:g} s: {error}"
-            instance_row = database.lock_instance(connection, instance_id)
-            if instance_row is None:
-                return DeliveryState.CANCELLED
             if due is not None:
                 following = deliver_id(instance_id, name, row.round, attempts + 1)
                 values |= {"job_id": following, "next_attempt_at": due}

@@ -78,7 +78,7 @@ def _kernel() -> str:
 
 
 class Lease:
-    """This worker's own lease, and the eye on those of others.
+    """The lease of this worker, and its eye on those of others.
 
     Parameters
     ----------
@@ -108,6 +108,7 @@ class Lease:
         self._on_beat = on_beat
         self._ttl_s = ttl_s
         self._beat_s = beat_s
+        self._draining = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -130,6 +131,8 @@ class Lease:
     def beat(self) -> None:
         """Renew the lease and take over the jobs of workers without one."""
         self.register()
+        if self._draining:
+            return
         dead = self.dead()
         if dead:
             log.warning("taking over jobs of dead workers", workers=dead)
@@ -143,6 +146,10 @@ class Lease:
             alive = set(connection.execute(sa.select(lease.c.executor_id).where(lease.c.beat_at > limit)).scalars())
         others = set(self._owners()) - {str(self._worker)}
         return sorted(one for one in others if one not in alive or self._worker.knows_dead(one))
+
+    def drain(self) -> None:
+        """Go on renewing, so that running work stays this worker's; take nothing over any more."""
+        self._draining = True
 
     def stop(self) -> None:
         """Give the lease back: what this worker leaves behind can be taken over at once."""

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Self
 
+import sqlalchemy as sa
 import structlog
 
 from config.settings import NodeSettings
@@ -22,7 +23,7 @@ from scp_node.jobs.lease import Lease, WorkerId
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reconcile import Reconciler
-from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver
 from scp_node.spool.store import Spool
@@ -149,7 +150,9 @@ class Node:
             spool,
             filing.accept,
             available_transfer_syntaxes(),
-            implementation=Implementation(class_uid=IMPLEMENTATION_CLASS_UID, version_name=IMPLEMENTATION_VERSION_NAME),
+            implementation=Implementation(
+                class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
+            ),
             port=self._receiver_port,
         )
         receiver.start()
@@ -179,10 +182,10 @@ class Node:
     def _start_workers(
         self,
         started: ExitStack,
-        engine: Any,
+        engine: sa.Engine,
         jobs: Jobs,
         pool: ChildPool,
-        spool: Spool,  # noqa: ANN401
+        spool: Spool,
     ) -> Lease:
         settings = self._settings
         analysis_work = AnalysisWork(
@@ -223,10 +226,11 @@ class Node:
             analysing=analysis_work,
             delivering=delivery_work,
         )
-        started.callback(self._stop_workers, pool)
+        started.callback(self._stop_workers, lease, pool)
         return lease
 
-    def _stop_workers(self, pool: ChildPool) -> None:
+    def _stop_workers(self, lease: Lease, pool: ChildPool) -> None:
+        lease.drain()
         # Both at once: queues give out nothing more while the children finish what they have.
         stopper = workflows.begin_stop(self._stop_timeout_s)
         pool.stop(self._stop_timeout_s)

@@ -3,9 +3,8 @@
 Nothing here runs a job; receivers and the command line use it as well as workers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any, Protocol
 
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
@@ -29,13 +28,6 @@ WORKER_CONCURRENCY = 4
 
 # Lower numbers run first, and 0 (unset) would come before all.
 _PRIORITY = {Priority.STAT: 1, Priority.ROUTINE: 5}
-
-
-class QueueRegistrar(Protocol):
-    """The part of the durable engine that knows queues."""
-
-    def __call__(self, name: str, **limits: Any) -> object:  # noqa: ANN401 - the engine's own options
-        """Create or change a queue."""
 
 
 def serializer() -> DBOSPortableJSONSerializer:
@@ -149,11 +141,13 @@ def deliver_concurrency(destination: Destination) -> int:
     return destination.maximum_associations if isinstance(destination, DicomDestination) else FOLDER_CONCURRENCY
 
 
-def register(register_queue: QueueRegistrar, *, slots: int, destinations: Sequence[Destination]) -> None:
+def register(register_queue: Callable[..., object], *, slots: int, destinations: Sequence[Destination]) -> None:
     """Create the queues, or bring their limits to the configuration.
 
     Parameters
     ----------
+    register_queue
+        Of the durable engine, after its launch.
     slots
         Child processes of this worker; two more jobs wait in memory so that no child idles between two.
     """
