@@ -174,7 +174,7 @@ def _window(analysis: Analysis) -> str:
 
 
 def _panel_sizes(place: Place) -> tuple[int, int]:
-    return round(place.width * 0.056), round(place.width * 0.043)
+    return round(place.width * 0.059), round(place.width * 0.045)
 
 
 def _panel_rows(place: Place) -> list[int]:

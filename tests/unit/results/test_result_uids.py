@@ -14,6 +14,9 @@ from scp_node.records import ResultKind
 from scp_node.results import uids
 from scp_node.results.catalog import build_results
 
+PICTURES = SecondaryCaptureSettings(panel_size=256, maximum_size=256)
+SMALL = ResultSettings(secondary_capture=PICTURES)
+
 
 def uids_of(analysis, settings, made_at):
     results = build_results(analysis, settings, made_at=made_at)
@@ -35,7 +38,7 @@ def test_parts_do_not_run_together():
 
 
 def test_every_object_has_its_own_uid_and_kinds_have_their_own_series(analysis, made_at):
-    results = build_results(analysis, ResultSettings(), made_at=made_at)
+    results = build_results(analysis, SMALL, made_at=made_at)
     assert len({r.sop_instance_uid for r in results}) == len(results) == 8
     series = {}
     for result in results:
@@ -46,10 +49,8 @@ def test_every_object_has_its_own_uid_and_kinds_have_their_own_series(analysis, 
 
 
 def test_a_repeat_at_another_time_has_the_same_uids_and_pixels(analysis, made_at):
-    first = build_results(analysis, ResultSettings(), made_at=made_at)
-    later = build_results(
-        dataclasses.replace(analysis, duration_s=9.0), ResultSettings(), made_at=made_at + timedelta(days=3)
-    )
+    first = build_results(analysis, SMALL, made_at=made_at)
+    later = build_results(dataclasses.replace(analysis, duration_s=9.0), SMALL, made_at=made_at + timedelta(days=3))
     for one, other in zip(first, later, strict=True):
         assert one.sop_instance_uid == other.sop_instance_uid
         assert one.dataset.SeriesInstanceUID == other.dataset.SeriesInstanceUID
@@ -61,7 +62,7 @@ def test_a_repeat_on_other_hardware_keeps_its_uids(analysis, made_at):
     """The last digit of a probability may differ there; the archive must not get a second result for that."""
     predictions = tuple(dataclasses.replace(p, probability=p.probability + 1e-7) for p in analysis.predictions)
     again = dataclasses.replace(analysis, predictions=predictions)
-    assert uids_of(analysis, ResultSettings(), made_at) == uids_of(again, ResultSettings(), made_at)
+    assert uids_of(analysis, SMALL, made_at) == uids_of(again, SMALL, made_at)
 
 
 PREDICTION_CHANGES = {
@@ -78,12 +79,11 @@ PREDICTION_CHANGES = {
 def test_a_change_of_one_model_changes_all_but_the_pictures_of_the_others(analysis, made_at, change):
     changed = dataclasses.replace(analysis.predictions[0], **change)
     other = dataclasses.replace(analysis, predictions=(changed, *analysis.predictions[1:]))
-    before, after = (uids_of(one, ResultSettings(), made_at) for one in (analysis, other))
+    before, after = (uids_of(one, SMALL, made_at) for one in (analysis, other))
     same = {key for key in before if before[key] == after[key]}
     assert same == {(ResultKind.SINGLE, "efficientnet_b0", 0), (ResultKind.SINGLE, "densenet121", 0)}
 
 
-PICTURES = SecondaryCaptureSettings()
 SETTINGS_CHANGES = {
     "alpha": {"secondary_capture": PICTURES.model_copy(update={"alpha": 0.5})},
     "colours": {"secondary_capture": PICTURES.model_copy(update={"colormap": "cividis"})},
@@ -100,14 +100,14 @@ SETTINGS_CHANGES = {
 @pytest.mark.parametrize("change", SETTINGS_CHANGES.values(), ids=SETTINGS_CHANGES)
 def test_what_shows_in_every_object_changes_every_uid(analysis, made_at, change):
     """Reports refer to the pictures, so a change of those changes them too."""
-    before = uids_of(analysis, ResultSettings(), made_at)
-    after = uids_of(analysis, ResultSettings(**change), made_at)
+    before = uids_of(analysis, SMALL, made_at)
+    after = uids_of(analysis, SMALL.model_copy(update=change), made_at)
     assert not set(before.values()) & set(after.values())
 
 
 def test_jpeg_quality_counts_only_for_jpeg(analysis, made_at):
     def made(syntax, quality):
-        pictures = SecondaryCaptureSettings(transfer_syntax=syntax, jpeg_quality=quality)
+        pictures = PICTURES.model_copy(update={"transfer_syntax": syntax, "jpeg_quality": quality})
         return uids_of(analysis, ResultSettings(secondary_capture=pictures), made_at)
 
     assert made("explicit", 90) == made("explicit", 80)
@@ -123,8 +123,8 @@ def test_jpeg_quality_counts_only_for_jpeg(analysis, made_at):
     ],
 )
 def test_a_change_of_the_measurement_report_changes_only_that(analysis, made_at, change):
-    before = uids_of(analysis, ResultSettings(), made_at)
-    after = uids_of(analysis, ResultSettings(report=ReportSettings(**change)), made_at)
+    before = uids_of(analysis, SMALL, made_at)
+    after = uids_of(analysis, SMALL.model_copy(update={"report": ReportSettings(**change)}), made_at)
     assert {key[0] for key in before if before[key] != after[key]} == {ResultKind.MEASUREMENT_REPORT}
 
 
@@ -139,29 +139,29 @@ def test_a_change_of_the_measurement_report_changes_only_that(analysis, made_at,
 )
 def test_another_rendering_changes_every_uid(analysis, made_at, change):
     image = dataclasses.replace(analysis.image, **change(analysis.image))
-    before = uids_of(analysis, ResultSettings(), made_at)
-    after = uids_of(dataclasses.replace(analysis, image=image), ResultSettings(), made_at)
+    before = uids_of(analysis, SMALL, made_at)
+    after = uids_of(dataclasses.replace(analysis, image=image), SMALL, made_at)
     assert not set(before.values()) & set(after.values())
 
 
 def test_notes_change_the_reports_only(analysis, made_at):
     image = dataclasses.replace(analysis.image, notes=("View Position (0018,5101) is absent.",))
-    before = uids_of(analysis, ResultSettings(), made_at)
-    after = uids_of(dataclasses.replace(analysis, image=image), ResultSettings(), made_at)
+    before = uids_of(analysis, SMALL, made_at)
+    after = uids_of(dataclasses.replace(analysis, image=image), SMALL, made_at)
     changed = {key[0] for key in before if before[key] != after[key]}
     assert changed == {ResultKind.MEASUREMENT_REPORT, ResultKind.TEXT_SUMMARY}
 
 
 def test_another_release_of_the_node_makes_other_objects(analysis, made_at, monkeypatch):
-    before = uids_of(analysis, ResultSettings(), made_at)
+    before = uids_of(analysis, SMALL, made_at)
     monkeypatch.setattr(uids, "ENCODER_VERSION", "next")
-    assert not set(before.values()) & set(uids_of(analysis, ResultSettings(), made_at).values())
+    assert not set(before.values()) & set(uids_of(analysis, SMALL, made_at).values())
 
 
 def test_two_images_of_one_series_share_the_series_of_results(analysis_of, made_at):
     def series(sop_instance_uid, series_instance_uid):
         source = phantoms.cr(SOPInstanceUID=sop_instance_uid, SeriesInstanceUID=series_instance_uid)
-        results = build_results(analysis_of(source), ResultSettings(), made_at=made_at)
+        results = build_results(analysis_of(source), SMALL, made_at=made_at)
         return [str(r.dataset.SeriesInstanceUID) for r in results], {r.sop_instance_uid for r in results}
 
     one, other, elsewhere = series("2.25.11", "2.25.1"), series("2.25.12", "2.25.1"), series("2.25.13", "2.25.2")
@@ -170,6 +170,6 @@ def test_two_images_of_one_series_share_the_series_of_results(analysis_of, made_
 
 
 def test_a_model_is_the_same_device_everywhere(analysis, made_at):
-    for settings in (ResultSettings(), ResultSettings(manufacturer="Example", device_serial_number="7")):
+    for settings in (SMALL, SMALL.model_copy(update={"manufacturer": "Example", "device_serial_number": "7"})):
         results = build_results(analysis, settings, made_at=made_at)
         assert str(results[0].dataset.ContributingEquipmentSequence[0].DeviceUID) == uids.device_uid("a" * 64)
