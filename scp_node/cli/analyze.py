@@ -226,10 +226,10 @@ def _write(analysis: Analysis, folder: Path, settings: "ResultSettings") -> None
     from scp_node.results.catalog import build_results
     from scp_node.results.overlay import montage, single
 
-    Image.fromarray(montage(analysis, settings.secondary_capture)).save(folder / "montage.png")
+    Image.fromarray(montage(analysis, settings.secondary_capture)).save(folder / "montage.png", compress_level=1)
     for prediction in analysis.predictions:
         picture = single(analysis, prediction, settings.secondary_capture)
-        Image.fromarray(picture).save(folder / f"{prediction.model}.png")
+        Image.fromarray(picture).save(folder / f"{prediction.model}.png", compress_level=1)
     if analysis.header.dataset is None:
         return
     for result in build_results(analysis, settings, made_at=datetime.now().astimezone()):

@@ -59,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
         logs.configure(settings.logging, log)
         progress("loading")
 
-        from scp_node.demo.run import Demo, sample
+        from scp_node.demo.run import Demo, open_source, sample
 
         files: list[Path] = args.input or [sample()]
+        for file in files:
+            open_source(file)
         with Demo(settings, progress) as demo:
             for number, file in enumerate(files, 1):
                 outcome = demo.run(file, out if len(files) == 1 else out / f"{number:02}-{file.stem}")
@@ -107,7 +109,7 @@ def _show(screen: Console, outcome: "Outcome") -> None:
     screen.print()
     screen.print(cell(f"{outcome.source.name}, sent by {outcome.sender}"))
     if problem := describe(outcome.instance):
-        screen.print(cell(problem, "bold red"))
+        screen.print(cell(problem, "bold red"), soft_wrap=True)
     if outcome.statements:
         rows = ((s.model, s.version, s.probability, s.threshold, s.is_positive) for s in outcome.statements)
         screen.print(predictions_table("What the report says (p of pneumonia)", rows))
@@ -122,4 +124,6 @@ def _show(screen: Console, outcome: "Outcome") -> None:
         screen.print(cell(f"{outcome.seconds:.2f} s from last byte sent to last result stored"))
     pictures = sorted(str(outcome.folder / f"{a.label}.png") for a in outcome.arrivals if a.is_secondary_capture)
     if pictures:
-        screen.print(cell("pictures:\n  " + "\n  ".join(pictures)))
+        screen.print("pictures:")
+    for picture in pictures:
+        screen.print(cell(f"  {picture}"), soft_wrap=True)

@@ -110,8 +110,8 @@ def statements(report: Dataset) -> tuple[Statement, ...]:
 
 
 def save_preview(dataset: Dataset, file: Path) -> None:
-    """Write the picture of a Secondary Capture as PNG."""
-    Image.fromarray(dataset.pixel_array).save(file)
+    """Write the picture of a Secondary Capture as PNG; quickly rather than small."""
+    Image.fromarray(dataset.pixel_array).save(file, compress_level=1)
 
 
 def _referenced(dataset: Dataset) -> Iterator[str]:

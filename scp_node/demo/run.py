@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import pydicom
+from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.errors import InvalidDicomError
 
@@ -71,6 +72,16 @@ def sample() -> Path:
     if found is None:
         raise DemoError(f"{SAMPLE} is not installed: pip install pydicom-data, or name a file with --input")
     return Path(str(found))
+
+
+def open_source(file: Path) -> Dataset:
+    """Read the attributes of a radiograph that is to be sent; raises DemoError when it cannot be."""
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=True)
+    except OSError as error:
+        raise DemoError(f"{file}: {error.strerror or error}") from None
+    except InvalidDicomError:
+        raise DemoError(f"{file}: is no DICOM file (for PNG and JPEG see `scp-node analyze`)") from None
 
 
 class Demo:
@@ -136,12 +147,7 @@ class Demo:
         """
         if self._node is None:
             raise DemoError("the demonstration is not running")
-        try:
-            source = pydicom.dcmread(file, stop_before_pixels=True)
-        except OSError as error:
-            raise DemoError(f"{file}: {error.strerror or error}") from None
-        except InvalidDicomError:
-            raise DemoError(f"{file}: is no DICOM file (for PNG and JPEG see `scp-node analyze`)") from None
+        source = open_source(file)
         self._progress(f"sending {file.name}")
         receiver = self._settings.receiver
         sender = send(file, host=receiver.bind, port=self._node.port, called_ae_title=receiver.ae_title)
