@@ -51,8 +51,8 @@ def number(dataset: Dataset, keyword: str, index: int = 0) -> float | None:
 
 
 def is_present(dataset: Dataset, keyword: str) -> bool:
-    """Return whether the attribute is there with a value that is not empty."""
-    return any(str(value).strip() for value in _values(dataset, keyword))
+    """Return whether the attribute is there with a value that is not empty, or with an item."""
+    return any(isinstance(value, Dataset) or str(value).strip() for value in _values(dataset, keyword))
 
 
 def integer(dataset: Dataset, keyword: str) -> int | None:
