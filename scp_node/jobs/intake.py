@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
-import structlog
 
 from scp_node.jobs import database, deliveries
 from scp_node.jobs.analysis import first_job_id
@@ -13,8 +12,6 @@ from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInstance
 from scp_node.spool.store import Spool
-
-log = structlog.get_logger(__name__)
 
 
 class Filing:
@@ -48,17 +45,6 @@ class Filing:
         sqlalchemy.exc.SQLAlchemyError
             The database does not answer.
         """
-        verdict = self._file(received)
-        log.info(
-            "instance received",
-            intake=verdict.value,
-            sop_instance_uid=received.sop_instance_uid,
-            calling_ae_title=received.calling_ae_title,
-            size_bytes=received.size_bytes,
-        )
-        return verdict
-
-    def _file(self, received: ReceivedInstance) -> Intake:
         if self._is_own_result(received.sop_instance_uid):
             received.file.unlink(missing_ok=True)
             return Intake.OWN_RESULT

@@ -1,5 +1,6 @@
 """What the child processes of these tests run instead of an engine."""
 
+import json
 import os
 import signal
 import sys
@@ -41,3 +42,27 @@ def broken_until(arguments):
     if not Path(arguments["file"]).exists():
         raise RuntimeError("not yet")
     return simple(arguments)
+
+
+def scripted(arguments):
+    """Instead of an analysis: does what the received file says, and writes the results it names."""
+
+    def handle(request):
+        script = json.loads(Path(request["file"]).read_text())
+        if "crash_until" in script:
+            # One more mark per attempt; dies until there are enough.
+            marks = Path(script["marks"])
+            marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
+            if len(marks.read_text()) < script["crash_until"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+        if "sleep" in script:
+            time.sleep(script["sleep"])
+        if "fail" in script:
+            raise ValueError("secret")
+        for result in script["answer"].get("results", ()):
+            file = Path(arguments["spool"]["folder"]) / result["file"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(b"result " + result["sop_instance_uid"].encode())
+        return script["answer"]
+
+    return handle
