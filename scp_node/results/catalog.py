@@ -72,6 +72,8 @@ def build_results(analysis: Analysis, settings: ResultSettings, *, made_at: date
     ------
     ResultError
         No result can be built for this input.
+    ValueError
+        ``made_at`` has no time zone.
     """
     case = evidence.open_case(analysis, settings, made_at)
     results: tuple[ResultObject, ...] = ()

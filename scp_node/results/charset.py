@@ -65,4 +65,9 @@ def _put(target: Dataset, tag: BaseTag, vr: str, value: bytes, encodings: list[s
 
 def _encodings(declared: bytes) -> list[str]:
     names = [name.strip() for name in declared.decode("ascii").strip(" \0").split("\\")]
-    return [str(encoding) for encoding in convert_encodings(names)]
+    encodings = [str(encoding) for encoding in convert_encodings(names)]
+    if names[0] in ("", "ISO_IR 6", "ISO 2022 IR 6"):
+        # pydicom reads the default repertoire as Latin-1, in which any byte is a letter, and a Korean name without its
+        # escape sequences would become another name.
+        encodings[0] = "ascii"
+    return encodings

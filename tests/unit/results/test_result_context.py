@@ -252,7 +252,7 @@ def test_utf8_on_request_means_the_same_name(analysis_of, made_at, name):
             assert written.OtherPatientIDsSequence[0].IssuerOfPatientID == "홍길동병원"
 
 
-@pytest.mark.parametrize("character_set", [None, b"ISO_IR 192"])
+@pytest.mark.parametrize("character_set", [None, b"ISO_IR 192", b"\\ISO 2022 IR 149", b"ISO_IR 6"])
 def test_what_cannot_be_decoded_stays_as_it_is_also_on_request(analysis_of, made_at, tmp_path, character_set):
     file = source_file(tmp_path, character_set, PatientName=EUC_KR)
     result = build_results(analysis_of(file), SMALL.model_copy(update={"charset": "utf8"}), made_at=made_at)[0]
