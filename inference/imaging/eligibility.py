@@ -43,6 +43,8 @@ _MINIMUM_DEVIATION = 1.5
 _MAXIMUM_SATURATED = 0.995
 _MAXIMUM_STRIPED = 0.10
 _MINIMUM_CORRELATION = 0.6
+_EDGE = 8
+"""Levels from black or white within which a flat row is collimation: lossy compression moves it a little."""
 
 _RADIOGRAPHY = frozenset({"CR", "DX", "RG"})
 _CLASSES: Mapping[str, frozenset[str]] = MappingProxyType(
@@ -238,7 +240,7 @@ def check_quality(image: ChestImage) -> Ineligibility | None:
 
     The limits leave a wide margin: of 5971 radiographs of the training data none has more than 45 % of its pixels black
     or white (limit 99.5 %), a correlation of neighbours below 0.92 (0.6), one grey row of a single value or more than
-    0.5 % of its rows repeated (10 %). Black and white rows are collimation and count for nothing.
+    0.5 % of its rows repeated (10 %). Flat rows near black or white are collimation and count for nothing.
     """
     values = image.display_values
     if min(values.shape) < _MINIMUM_SIDE:
@@ -249,7 +251,7 @@ def check_quality(image: ChestImage) -> Ineligibility | None:
     if saturated > _MAXIMUM_SATURATED:
         return _poor(f"{100 * saturated:.1f} % of the pixels are black or white")
     is_flat = values.min(axis=1) == values.max(axis=1)
-    is_grey = (values[:, 0] > 0) & (values[:, 0] < 255)
+    is_grey = (values[:, 0] > _EDGE) & (values[:, 0] < 255 - _EDGE)
     is_repeated = np.concatenate([[False], (values[1:] == values[:-1]).all(axis=1)]) & ~is_flat
     striped = float(np.mean((is_flat & is_grey) | is_repeated))
     if striped > _MAXIMUM_STRIPED:

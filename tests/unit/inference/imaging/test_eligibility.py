@@ -318,7 +318,7 @@ def test_poor_quality(values, named):
     assert named in result.detail
 
 
-@pytest.mark.parametrize("edge", [0, 255])
+@pytest.mark.parametrize("edge", [0, 3, 251, 255])
 def test_collimation_is_no_poor_quality(edge):
     values = CHEST.copy()
     values[:90] = values[430:] = edge
