@@ -31,21 +31,23 @@ class WorkerId:
     kernel
         Identifies the running kernel and the process namespace: only within it does ``pid`` mean anything. Empty where
         that cannot be known.
+    life
+        Random.
     """
 
     host: str
     pid: int
     kernel: str
-    token: str
+    life: str
 
     @classmethod
     def new(cls) -> "WorkerId":
         """Make the identity of this process."""
         host = socket.gethostname().replace(":", "-")
-        return cls(host=host, pid=os.getpid(), kernel=_kernel(), token=uuid.uuid4().hex[:12])
+        return cls(host=host, pid=os.getpid(), kernel=_kernel(), life=uuid.uuid4().hex[:12])
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.pid}:{self.kernel}:{self.token}"
+        return f"{self.host}:{self.pid}:{self.kernel}:{self.life}"
 
     def knows_dead(self, other: str) -> bool:
         """Whether another worker is certainly gone: same kernel, and no such process.
@@ -53,7 +55,7 @@ class WorkerId:
         Spares a node that is started again the wait for its predecessor's lease to run out.
         """
         parts = other.split(":")
-        if len(parts) != 4 or not self.kernel or parts[2] != self.kernel or parts[3] == self.token:
+        if len(parts) != 4 or not self.kernel or parts[2] != self.kernel or parts[3] == self.life:
             return False
         if int(parts[1]) == self.pid:
             return True
