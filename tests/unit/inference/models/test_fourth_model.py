@@ -101,5 +101,7 @@ def test_without_the_entry_its_folder_is_refused(vgg16, state, tmp_path, monkeyp
         tmp_path / "vgg16.pth", tmp_path, name="vgg16", architecture="vgg16", threshold=0.2, created=date(2026, 11, 23)
     )
     monkeypatch.setattr(catalog, "MODELS", tuple(spec for spec in catalog.MODELS if spec is not vgg16))
-    with pytest.raises(CheckpointError, match="architecture 'vgg16' is not one of resnet18, efficientnet_b0, densenet121"):
+    with pytest.raises(
+        CheckpointError, match="architecture 'vgg16' is not one of resnet18, efficientnet_b0, densenet121"
+    ):
         Engine(AnalysisSettings(checkpoints=tmp_path, models=("vgg16",)))
