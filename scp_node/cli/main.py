@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from config.load import ConfigError
 from inference.errors import InferenceError
+from scp_node.cli.options import EXIT_CODES
 from scp_node.errors import NodeError
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-
-EXIT_CODES = (
-    "exit codes: 0 everything asked for was done; 1 something failed or was not found; 2 wrong usage or "
-    "configuration; 130 interrupted; 141 the reader of the output went away"
-)
 
 
 class CommandModule(Protocol):
