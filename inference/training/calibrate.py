@@ -5,10 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.errors import InferenceError
 from inference.models.manifest import Calibration
 from inference.training.metrics import Floats, Labels
 
 MAXIMUM_STEPS = 100
+
+
+class CalibrationError(InferenceError, ValueError):
+    """There is no scaling that makes these logits probabilities; the message says why."""
 
 
 def source_weights(sources: Sequence[str]) -> Floats:
@@ -36,12 +41,12 @@ def fit_platt(logits: Floats, labels: Labels, weights: Floats | None = None) -> 
 
     Raises
     ------
-    ValueError
+    CalibrationError
         Only one class is there, or higher logits do not mean pneumonia more often.
     """
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if not positives or not negatives:
-        raise ValueError("calibration needs both classes")
+        raise CalibrationError("calibration needs both classes")
     weights = np.ones(len(logits)) if weights is None else weights
     targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     design = np.column_stack([logits, np.ones(len(logits))])
@@ -60,9 +65,9 @@ def fit_platt(logits: Floats, labels: Labels, weights: Floats | None = None) -> 
         if np.abs(gradient).max() < 1e-9 * len(logits):
             break
     else:
-        raise ValueError(f"calibration did not settle in {MAXIMUM_STEPS} steps")
+        raise CalibrationError(f"calibration did not settle in {MAXIMUM_STEPS} steps")
     if parameters[0] <= 0:
-        raise ValueError(f"slope {parameters[0]:.3f}: higher logits do not mean pneumonia more often")
+        raise CalibrationError(f"slope {parameters[0]:.3f}: higher logits do not mean pneumonia more often")
     return Calibration(slope=float(parameters[0]), intercept=float(parameters[1]))
 
 

@@ -163,7 +163,8 @@ What is exported is the exponential moving average of the weights. Radiographs a
 own code.
 
 {record.epochs} epochs took {record.duration_s / 60:.0f} min. Exported on {record.hardware} with {record.software}.
-Stored as {record.precision}: float16 moves a validation probability by {record.precision_difference:.1e} at most
+Stored as {record.precision}: float16 moves a probability by {record.precision_difference:.1e} at most
+on {record.precision_images} validation images
 ({record.bytes_float16 / 1e6:.1f} against {record.bytes_float32 / 1e6:.1f} MB).
 """
 

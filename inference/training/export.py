@@ -25,7 +25,7 @@ from inference.models.checkpoint import WEIGHTS_FILE, Calibration, Manifest, wri
 from inference.models.preprocess import InputSpec
 from inference.records import RenderRule
 from inference.training import metrics
-from inference.training.calibrate import fit_platt, logits_of, probabilities, source_weights
+from inference.training.calibrate import CalibrationError, fit_platt, logits_of, probabilities, source_weights
 from inference.training.dataset import KERMANY, LabelledImage
 from inference.training.evaluate import Scores, score
 from inference.training.fit import LOG_FILE, read_state
@@ -39,6 +39,9 @@ Precision = Literal["float16", "float32"]
 
 LARGEST_DIFFERENCE = 1e-3
 """Probabilities may move by this much to halve the file: the last digit that reports print."""
+PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
+EVERY = 5
+"""One image in so many is judged in both precisions."""
 WANTED_SENSITIVITY = 0.95
 """Of the operating point, on the Kermany validation images."""
 
@@ -56,7 +59,8 @@ class TrainingRecord:
     hardware, software
         Where it was exported.
     precision_difference
-        Largest change of a probability on the validation split from storing float16 instead of float32.
+        Largest change of a probability from storing float16 instead of float32, on ``precision_images`` of the
+        validation split.
     bytes_float16, bytes_float32
         Size of the weights in either precision.
     calibration_images, calibration_positives
@@ -76,6 +80,7 @@ class TrainingRecord:
     software: str
     precision: Precision
     precision_difference: float
+    precision_images: int
     bytes_float16: int
     bytes_float32: int
     calibration_images: int
@@ -152,7 +157,7 @@ def export(
     Parameters
     ----------
     validation
-        Calibrated on and chosen by; every image is judged twice, once in each precision.
+        Calibrated on and chosen by.
     version
         Of the weights; the date of the export when None, ``2026.11.23``.
     advance
@@ -164,7 +169,7 @@ def export(
         The run has no finished epoch or no recipe.
     CheckpointError
         The weights do not fit the architecture.
-    ValueError
+    CalibrationError
         The validation images cannot calibrate a model: one class only, or the model is no better than chance.
     """
     recipe = read_recipe(run)
@@ -186,25 +191,28 @@ def export(
         created=today,
     )
     confirmed = [row for row in validation if row.is_confirmed]
-    judged: dict[Precision, Scores] = {}
     sizes: dict[Precision, int] = {}
-    precisions: tuple[Precision, ...] = ("float32", "float16")
     with tempfile.TemporaryDirectory() as temporary:
-        for precision in precisions:
+        engines: dict[Precision, Engine] = {}
+        for precision in PRECISIONS:
             folder = Path(temporary) / precision
             write_checkpoint(folder / spec.name, weights, draft, precision)
             sizes[precision] = (folder / spec.name / WEIGHTS_FILE).stat().st_size
-            judged[precision] = score(open_engine(folder, (spec.name,)), confirmed, advance)
-    full, half = (_logits(judged[precision], spec.name) for precision in precisions)
-    rows = [image.row for image in judged["float32"].images]
+            engines[precision] = open_engine(folder, (spec.name,), recipe.threads)
+        scores = score(engines["float16"], confirmed, advance)
+        calibration = _fit(scores, spec.name)
+        compared = score(engines["float32"], confirmed[::EVERY], advance)
+        difference = _difference(scores, compared, spec.name, calibration)
+        precision = "float16"
+        if difference > LARGEST_DIFFERENCE:
+            precision = "float32"
+            scores = score(engines["float32"], confirmed, advance)
+            calibration = _fit(scores, spec.name)
+    rows = [image.row for image in scores.images]
     truth = np.array([row.is_positive for row in rows], dtype=np.bool_)
     counted = source_weights([row.source for row in rows])
-    reference = fit_platt(full, truth, counted)
-    difference = float(np.abs(probabilities(full, reference) - probabilities(half, reference)).max())
-    precision = "float16" if difference <= LARGEST_DIFFERENCE else "float32"
-    logits = half if precision == "float16" else full
-    calibration = fit_platt(logits, truth, counted)
-    default, threshold, source = _operating_point(probabilities(logits, calibration), rows, spec.default_threshold)
+    said = probabilities(_logits(scores, spec.name), calibration)
+    default, threshold, source = _operating_point(said, rows, spec.default_threshold)
     manifest = replace(draft, calibration=calibration, threshold=threshold)
     written = write_checkpoint(checkpoints / spec.name, weights, manifest, precision)
     record = TrainingRecord(
@@ -216,6 +224,7 @@ def export(
         software=f"Python {platform.python_version()}, PyTorch {torch.__version__}",
         precision=precision,
         precision_difference=difference,
+        precision_images=len(compared.images),
         bytes_float16=sizes["float16"],
         bytes_float32=sizes["float32"],
         calibration_images=len(rows),
@@ -230,9 +239,9 @@ def export(
     return written
 
 
-def open_engine(checkpoints: Path, models: tuple[str, ...]) -> Engine:
-    """The engine as the node opens it, with all defaults."""
-    return Engine(AnalysisSettings(checkpoints=checkpoints, models=models))
+def open_engine(checkpoints: Path, models: tuple[str, ...], threads: int = 0) -> Engine:
+    """The engine as the node opens it; threads of 0 are the node's own choice."""
+    return Engine(AnalysisSettings(checkpoints=checkpoints, models=models, threads=threads))
 
 
 def hardware() -> str:
@@ -251,8 +260,23 @@ def hardware() -> str:
 def _logits(scores: Scores, model: str) -> Floats:
     """Logits of a checkpoint that was written without calibration."""
     if not scores.images:
-        raise ValueError("none of the validation images could be judged")
+        raise CalibrationError("none of the validation images could be judged")
     return logits_of(scores.probabilities(model, np.arange(len(scores.images))), Calibration())
+
+
+def _fit(scores: Scores, model: str) -> Calibration:
+    """Calibrate a checkpoint that was written without calibration; each source counts the same."""
+    rows = [image.row for image in scores.images]
+    truth = np.array([row.is_positive for row in rows], dtype=np.bool_)
+    return fit_platt(_logits(scores, model), truth, source_weights([row.source for row in rows]))
+
+
+def _difference(scores: Scores, others: Scores, model: str, calibration: Calibration) -> float:
+    """Largest difference of calibrated probabilities, on the images that ``others`` holds."""
+    names = [image.row.name for image in scores.images]
+    places = np.array([names.index(image.row.name) for image in others.images], dtype=np.intp)
+    ours, theirs = _logits(scores, model)[places], _logits(others, model)
+    return float(np.abs(probabilities(ours, calibration) - probabilities(theirs, calibration)).max())
 
 
 def _operating_point(said: Floats, rows: Sequence[LabelledImage], default: float) -> tuple[OperatingPoint, float, str]:

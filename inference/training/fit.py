@@ -85,7 +85,11 @@ class Fit:
         self._targets = np.asarray([row.target for row in rows], dtype=np.float32)
         self._images: tuple[int, NDArray[np.uint8]] | None = None
         self.epoch = 0
-        self._resume()
+        try:
+            self._resume()
+        except RunError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let another process have the folder."""

@@ -151,8 +151,8 @@ def _export(
     if recipe is None:
         raise RunError(f"{folder} holds no run (no recipe.json)")
     with _progress(console) as progress:
-        total = 2 * sum(row.is_confirmed for row in validation)
-        task = progress.add_task("calibrating in two precisions", total=total)
+        total = round(1.2 * sum(row.is_confirmed for row in validation))
+        task = progress.add_task("calibrating", total=total)
         manifest = export(
             folder,
             spec,

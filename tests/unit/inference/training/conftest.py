@@ -6,7 +6,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from inference.models.catalog import MODELS
+from inference.training.calibrate import CalibrationError
+from inference.training.dataset import read_labels
+from inference.training.export import export
+from inference.training.fit import Fit
+from inference.training.recipe import Recipe
 
 
 def phantom(rng, *, is_positive, size=128):
@@ -48,3 +56,40 @@ def phantoms(tmp_path_factory):
                     row["rsna_boxes"] = json.dumps([[512 * value for value in box]]) if box else ""
                 writer.writerow(row)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(phantoms, tmp_path_factory):
+    """A finished run of ResNet18, two epochs: its folder, the Fit, the records reported."""
+    folder = tmp_path_factory.mktemp("runs") / "resnet18"
+    recipe = Recipe(stages=((1, 64), (1, 64)), samples_per_epoch=16, batch_size=8, seed=3)
+    records = []
+    fit = Fit(MODELS[0].architecture, read_labels(phantoms, "train"), folder, recipe)
+    fit.run(records.append)
+    fit.close()
+    return folder, fit, records
+
+
+@pytest.fixture(scope="session")
+def exported(trained, phantoms, tmp_path_factory):
+    """The checkpoints folder and manifest of that run, turned around if two epochs have not learnt which way is up."""
+    folder, fit, _ = trained
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    facts = {
+        "training": read_labels(phantoms, "train"),
+        "validation": read_labels(phantoms, "val"),
+        "checkpoints": checkpoints,
+        "command": "scp-node train --model resnet18 --data DIR",
+        "version": "0.0.1",
+    }
+    try:
+        manifest = export(folder, MODELS[0], **facts)
+    except CalibrationError as error:
+        assert "higher logits do not mean pneumonia" in str(error)
+        state = torch.load(folder / "state.pt", weights_only=True)
+        for key in ("module.fc.weight", "module.fc.bias"):
+            state["average"][key] = -state["average"][key]
+        torch.save(state, folder / "state.pt")
+        fit.average.load_state_dict(state["average"])
+        manifest = export(folder, MODELS[0], **facts)
+    return checkpoints, manifest

@@ -14,12 +14,13 @@ from inference.errors import CheckpointError
 from inference.models.catalog import MODELS
 from inference.models.preprocess import to_model_input
 from inference.training.dataset import read_display_values, read_labels
-from inference.training.export import averaged_weights, export, read_record
+from inference.training.export import averaged_weights, read_record
 from inference.training.fit import Fit
 from inference.training.recipe import Recipe, RunError
 
 SPEC = next(spec for spec in MODELS if spec.name == "resnet18")
 RECIPE = Recipe(stages=((1, 64), (1, 64)), samples_per_epoch=16, batch_size=8, seed=3)
+"""The one of the fixture ``trained``."""
 
 
 def _run(rows, folder, spec=SPEC, recipe=RECIPE, until=None):
@@ -28,14 +29,6 @@ def _run(rows, folder, spec=SPEC, recipe=RECIPE, until=None):
     fit.run(records.append, until=until)
     fit.close()
     return fit, records
-
-
-@pytest.fixture(scope="module")
-def trained(phantoms, tmp_path_factory):
-    """A finished run of two epochs."""
-    folder = tmp_path_factory.mktemp("runs") / "resnet18"
-    fit, records = _run(read_labels(phantoms, "train"), folder)
-    return folder, fit, records
 
 
 def test_each_epoch_is_logged(trained):
@@ -85,41 +78,11 @@ def test_damaged_state_is_refused(phantoms, trained, tmp_path):
         averaged_weights(tmp_path / "nothing")
 
 
-def _export(folder, phantoms, checkpoints):
-    return export(
-        folder,
-        SPEC,
-        training=read_labels(phantoms, "train"),
-        validation=read_labels(phantoms, "val"),
-        checkpoints=checkpoints,
-        command="scp-node train --model resnet18 --data DIR",
-        version="0.0.1",
-    )
-
-
-@pytest.fixture(scope="module")
-def exported(trained, phantoms, tmp_path_factory):
-    """The checkpoint of the finished run, its weights turned where two epochs have not learned which way is up."""
-    folder, fit, _ = trained
-    checkpoints = tmp_path_factory.mktemp("checkpoints")
-    try:
-        manifest = _export(folder, phantoms, checkpoints)
-    except ValueError as error:
-        assert "higher logits do not mean pneumonia" in str(error)
-        state = torch.load(folder / "state.pt", weights_only=True)
-        for key in ("module.fc.weight", "module.fc.bias"):
-            state["average"][key] = -state["average"][key]
-        torch.save(state, folder / "state.pt")
-        fit.average.load_state_dict(state["average"])
-        manifest = _export(folder, phantoms, checkpoints)
-    return checkpoints, manifest
-
-
 def test_exported_and_reloaded_network_says_what_the_trained_one_says(trained, exported, phantoms):
     """The engine on files, against the averaged network on arrays: same rendering, same input, same probability."""
     _, fit, _ = trained
     checkpoints, manifest = exported
-    engine = Engine(AnalysisSettings(checkpoints=checkpoints, models=("resnet18",)))
+    engine = Engine(AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), threads=1))
     rows = read_labels(phantoms, "val")
     network = fit.average.module.eval().float()
     tolerance = 1e-5 if read_record(checkpoints / "resnet18").precision == "float32" else 2e-3
