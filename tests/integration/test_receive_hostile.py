@@ -140,6 +140,11 @@ def echo_seconds(port: int) -> float:
     return seconds
 
 
+def assert_echo_is_quick(port: int) -> None:
+    """Within a second; once more when this machine itself was busy."""
+    assert any(echo_seconds(port) < 1 for _ in range(3))
+
+
 def resident_bytes() -> int:
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - not a file
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -149,23 +154,42 @@ def resident_bytes() -> int:
 
 
 def test_idle_connections_take_no_place(receiving):
-    """More than there are places for associations; each is ended by the ACSE time-out."""
-    running = receiving(maximum_associations=10, acse_timeout_s=1.0)
+    """Four times as many as there are places for associations."""
+    running = receiving(maximum_associations=10, acse_timeout_s=30)
     idle = [Client(running.port) for _ in range(40)]
-    assert echo_seconds(running.port) < 1
+    assert_echo_is_quick(running.port)
     assert running.receiver.connections >= 40
-    running.wait_until_quiet(limit_s=5)
-    assert all(client.receive() == CLOSED for client in idle)
     for client in idle:
         client.socket.close()
+    running.wait_until_quiet(limit_s=5)
+
+
+def test_an_idle_connection_is_ended(receiving):
+    running = receiving(acse_timeout_s=0.3)
+    with Client(running.port) as client:
+        assert client.receive() == CLOSED
+    running.wait_until_quiet(limit_s=4)
 
 
 def test_quick_connections_take_no_place(receiving):
     running = receiving(maximum_associations=10)
     for _ in range(200):
         Client(running.port).socket.close()
-    assert echo_seconds(running.port) < 1
-    running.wait_until_quiet(limit_s=2)
+    assert_echo_is_quick(running.port)
+    running.wait_until_quiet(limit_s=4)
+
+
+def test_idle_associations_cost_next_to_nothing(receiving):
+    """Archives keep associations open; the processor belongs to the models. The library's threads would take 0.3 s."""
+    running = receiving()
+    clients = [Client(running.port, associated=True) for _ in range(10)]
+    before = time.process_time()
+    time.sleep(1)
+    assert time.process_time() - before < 0.15
+    for client in clients:
+        client.send(RELEASE_RQ)
+        assert client.receive()[0] == 6
+        client.socket.close()
 
 
 def malformed_requests() -> dict[str, bytes]:
@@ -197,8 +221,8 @@ def test_malformed_requests_are_ended_and_take_no_place(receiving, name):
             client.send(content)
             answer = client.receive()
             assert answer == CLOSED or answer[0] in (3, ABORT)
-    assert echo_seconds(running.port) < 1
-    running.wait_until_quiet(limit_s=2)
+    assert_echo_is_quick(running.port)
+    running.wait_until_quiet(limit_s=4)
 
 
 def test_connections_beyond_the_cap_are_closed_at_once(receiving, monkeypatch):
@@ -215,8 +239,8 @@ def test_connections_beyond_the_cap_are_closed_at_once(receiving, monkeypatch):
         assert one_too_many.receive() == CLOSED
     for client in idle:
         client.socket.close()
-    running.wait_until_quiet(limit_s=2)
-    assert echo_seconds(running.port) < 1
+    running.wait_until_quiet(limit_s=4)
+    assert_echo_is_quick(running.port)
 
 
 # --- lengths and limits ----------------------------------------------------------------------------------------------
@@ -233,7 +257,7 @@ def test_a_pdu_beyond_its_limit_ends_the_association(receiving, associated, kind
         client.send(struct.pack(">BBL", kind, 0, length))
         assert client.receive()[0] == ABORT
         client.send(bytes(2**20))
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert resident_bytes() - before < 50 * 2**20
 
 
@@ -248,7 +272,7 @@ def test_what_follows_an_abort_is_not_stored_in_memory(receiving):
             while time.monotonic() < deadline:
                 client.socket.sendall(bytes(2**20))
         assert time.monotonic() < deadline
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert resident_bytes() - before < 50 * 2**20
 
 
@@ -263,7 +287,7 @@ def test_a_pdu_that_trickles_in_is_not_waited_for(receiving):
                 client.socket.sendall(content[position : position + 1])
                 time.sleep(0.05)
         assert time.monotonic() - begun < 3
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
 
 
 def test_half_a_request_is_not_waited_for(receiving):
@@ -271,7 +295,7 @@ def test_half_a_request_is_not_waited_for(receiving):
     with Client(running.port) as client:
         client.send(associate_request()[:50])
         assert client.receive() == CLOSED
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
 
 
 def test_silence_within_an_object_is_not_waited_for(receiving):
@@ -279,7 +303,7 @@ def test_silence_within_an_object_is_not_waited_for(receiving):
     with Client(running.port, associated=True) as client:
         client.send(data(store_command(), 3) + data(data_set()[:100], 0))
         assert client.is_aborted()
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert running.instances == {}
 
 
@@ -306,35 +330,24 @@ def test_messages_that_break_the_rules_end_the_association(receiving, name):
     with Client(running.port, associated=True) as client:
         client.send(bad_messages()[name])
         assert client.is_aborted()
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert running.instances == {}
 
 
 def test_requests_without_waiting_for_answers_are_limited(receiving):
     """Each waiting object is a file; nobody may pile them up."""
     running = receiving()
+    opened = []
+    open_incoming = running.spool.open_incoming
+    running.spool.open_incoming = lambda header: opened.append(header) or open_incoming(header)
     blocked = threading.Event()
     running.before_accept = lambda instance: blocked.wait(10) and None
     with Client(running.port, associated=True) as client:
         client.send((data(store_command(), 3) + data(data_set(), 2)) * 40)
-        deadline = time.monotonic() + 5
-        most = 0
-        while client.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) if readable(client) else True:
-            most = max(most, len(running.temporary_files()))
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-            if most and readable(client):
-                break
         assert client.is_aborted()
-        assert most <= 12
-        blocked.set()
+    blocked.set()
     running.wait_until_quiet(limit_s=5)
-
-
-def readable(client: Client) -> bool:
-    import select
-
-    return bool(select.select([client.socket], [], [], 0)[0])
+    assert 1 <= len(opened) <= 10
 
 
 def test_an_answer_that_the_peer_cannot_take_ends_its_association_only(receiving):
@@ -347,7 +360,7 @@ def test_an_answer_that_the_peer_cannot_take_ends_its_association_only(receiving
             client.send(data(ECHO_COMMAND, 3, 3))
             client.receive()
     running.wait_until_quiet(limit_s=3)
-    assert echo_seconds(running.port) < 1
+    assert_echo_is_quick(running.port)
 
 
 # --- answers and files -----------------------------------------------------------------------------------------------
@@ -377,7 +390,7 @@ def test_a_bad_request_is_answered_at_once_and_the_association_goes_on(receiving
         assert client.status() == 0
         client.send(RELEASE_RQ)
         assert client.receive()[0] == 6
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert list(running.instances) == [INSTANCE]
 
 
@@ -406,7 +419,7 @@ def test_an_object_that_breaks_off_leaves_nothing(receiving, ending):
             client.receive()
         elif ending == "reset":
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    running.wait_until_quiet(limit_s=2)
+    running.wait_until_quiet(limit_s=4)
     assert running.instances == {}
     assert list(running.spool.objects()) == []
 

@@ -361,7 +361,8 @@ def test_stopping_lets_an_object_under_way_be_answered(receiving):
     stopper = threading.Thread(target=running.receiver.stop, kwargs={"timeout_s": 10})
     stopper.start()
     deadline = time.monotonic() + 5
-    with pytest.raises(ConnectionRefusedError):
+    # Refused; or reset, for one that waited to be accepted when the listener closed.
+    with pytest.raises(ConnectionError):
         while time.monotonic() < deadline:
             socket.create_connection(("127.0.0.1", running.port), timeout=1).close()
     go_on.set()
