@@ -81,8 +81,8 @@ Research on, and integration tests of, AI results in a PACS: a second pair of ey
 to miss little. It says how much a picture looks like the training data's "pneumonia", and where.
 
 Not a medical device. It must not decide on care, rule out pneumonia, or replace a reading. It knows two classes: a
-tumour, effusion, oedema, or tube is either of them to it. It has not been tested on lateral views, portable
-images of intensive care, or any hospital but those named below.
+tumour, effusion, oedema, or tube is either of them to it. It has not been tested on lateral views or
+on any hospital but those named below.
 """
 
 

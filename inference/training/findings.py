@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from inference.models.checkpoint import Manifest
 from inference.records import Analysis
 from inference.training import metrics
-from inference.training.calibrate import cross_fitted, logits_of
+from inference.training.calibrate import CalibrationError, cross_fitted, fit_platt, logits_of, probabilities
 from inference.training.dataset import NIH, LabelledImage
 from inference.training.evaluate import SEED, Kind, Measurement, Scored, Scores, groups
 from inference.training.export import TrainingRecord
 from inference.training.localise import BORDER, CORNER, Localisation, Margins
-from inference.training.metrics import Share
+from inference.training.metrics import Floats, Labels, Share
 from inference.training.plots import MapPanel, maps_plot, overlay_plot
 from inference.training.sources import title_of
 
@@ -90,7 +90,7 @@ def _threshold(manifest: Manifest, record: TrainingRecord) -> str:
         return f"{begin}; {record.wanted_sensitivity:.0%} are asked for, so it stays."
     return (
         f"{begin}, less than the {record.wanted_sensitivity:.0%} asked for. It is therefore lowered to "
-        f"{manifest.threshold:g}, the highest value of that kind that reaches them; probabilities are as calibrated."
+        f"{manifest.threshold:g}, the highest value that reaches them, rounded down; probabilities are as calibrated."
     )
 
 
@@ -128,8 +128,32 @@ def calibration(manifest: Manifest, record: TrainingRecord, evidence: Evidence) 
                 f"{metrics.brier(other, group.truth):.3f}",
             ]
         lines.append(f"| {title_of(group.source)} ({group.kind.value}) | {' | '.join(cells)} |")
-    lines += ["", "![Reliability diagrams](reliability.png)", ""]
+    lines += ["", *_disagreement(logits, truth, rows), "![Reliability diagrams](reliability.png)", ""]
     return "\n".join(lines)
+
+
+def _disagreement(logits: Floats, truth: Labels, rows: Sequence[LabelledImage]) -> list[str]:
+    """What each source would ask for if it were alone: how far one scaling can serve all."""
+    sources = sorted({row.source for row in rows})
+    if len(sources) < 2:
+        return []
+    alone = []
+    for source in sources:
+        inside = np.array([row.source == source for row in rows])
+        try:
+            own = fit_platt(logits[inside], truth[inside])
+        except CalibrationError as error:
+            alone.append(f"{title_of(source)} none ({error})")
+        else:
+            ece = metrics.calibration_error(probabilities(logits[inside], own), truth[inside])
+            alone.append(
+                f"{title_of(source)} sigmoid({own.slope:.2f} x logit {own.intercept:+.2f}), with an ECE of {ece:.3f}"
+            )
+    return [
+        "One scaling has to serve sources that differ in patients and prevalence. Alone, they would ask for: "
+        f"{'; '.join(alone)}. The further these lie apart, the less a probability means before a site has measured.",
+        "",
+    ]
 
 
 def explanations(name: str, evidence: Evidence) -> str:

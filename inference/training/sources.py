@@ -27,7 +27,7 @@ SOURCES: dict[str, Source] = {
         labels="graded by two physicians, the evaluation set checked by a third; pneumonia is bacterial or viral",
     ),
     NIH: Source(
-        title="NIH ChestX-ray8 with RSNA 2018 re-reads",
+        title="NIH ChestX-ray8",
         citation="Wang X et al.: ChestX-ray8, CVPR 2017, NIH Clinical Center; Shih G et al.: Augmenting the National "
         "Institutes of Health Chest Radiograph Dataset with Expert Annotations of Possible Pneumonia, Radiology: "
         "Artificial Intelligence 1(1), 2019 (RSNA Pneumonia Detection Challenge 2018)",

@@ -127,3 +127,25 @@ def test_record_of_another_shape_is_refused(tmp_path):
     (tmp_path / "training.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"training\.json"):
         read_record(tmp_path)
+
+
+def test_maps_outside_the_boxes_and_at_the_border_cost(phantoms, tmp_path):
+    """Activations that the last layer weighs positively: in the box they cost least, at the border most."""
+    fit = Fit(SPEC.architecture, read_labels(phantoms, "train"), tmp_path, RECIPE)
+    with torch.no_grad():
+        fit.network.fc.weight.fill_(1.0)
+    masks = torch.zeros(1, 64, 64)
+    masks[:, 16:32, 16:32] = 1
+
+    def cost(row, column, *, target=1.0, boxes=masks):
+        activations = torch.zeros(1, 512, 4, 4)
+        activations[:, :, row, column] = 1
+        with torch.no_grad():
+            return float(fit._explanation_loss(activations, boxes, torch.tensor([target])))
+
+    assert cost(1, 1) < cost(2, 2) < cost(0, 3)
+    no_boxes = torch.zeros_like(masks)
+    assert cost(1, 1, boxes=no_boxes) == 0.0
+    assert cost(0, 0, boxes=no_boxes) > 0.0
+    assert cost(0, 0, boxes=no_boxes, target=0.0) == 0.0
+    fit.close()
