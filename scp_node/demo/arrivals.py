@@ -1,23 +1,34 @@
 """Reads what came back to the stand-in PACS: kind, numbers and references of each object, from its bytes alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pydicom
 from PIL import Image
 from pydicom import Dataset
-from pydicom.uid import UID, SecondaryCaptureImageStorage
+from pydicom.sr.coding import Code
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from scp_node.demo.pacs import StoredObject
 
-PROBABILITY = ("122157", "DCM")
-THRESHOLD = ("122411", "DCM")
-ALGORITHM_NAME = ("111001", "DCM")
-ALGORITHM_VERSION = ("111003", "DCM")
-PNEUMONIA = ("233604007", "SCT")
-PRESENT = ("52101004", "SCT")
-MEASUREMENT_GROUP = ("125007", "DCM")
+if TYPE_CHECKING:
+    from highdicom.sr import MeasurementsAndQualitativeEvaluations
+
+PROBABILITY = Code("122157", "DCM", "Probability")
+THRESHOLD = Code("122411", "DCM", "Threshold Value")
+ALGORITHM_NAME = Code("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION = Code("111003", "DCM", "Algorithm Version")
+PNEUMONIA = Code("233604007", "SCT", "Pneumonia")
+PRESENT = Code("52101004", "SCT", "Present")
+MEASUREMENT_REPORTS = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,26 +98,28 @@ def read(stored: StoredObject, source: Dataset) -> tuple[Arrival, Dataset]:
 
 
 def statements(report: Dataset) -> tuple[Statement, ...]:
-    """Read the measurement groups (TID 1501) of a report; empty for other reports."""
-    found = []
-    for item in _items(report):
-        if _code(item.get("ConceptNameCodeSequence")) != MEASUREMENT_GROUP:
-            continue
-        inside: dict[tuple[str, str], Dataset] = {}
-        for child in item.get("ContentSequence", ()):
-            if (name := _code(child.get("ConceptNameCodeSequence"))) is not None:
-                inside.setdefault(name, child)
-        if {PROBABILITY, THRESHOLD, PNEUMONIA, ALGORITHM_NAME, ALGORITHM_VERSION} <= set(inside):
-            found.append(
-                Statement(
-                    model=str(inside[ALGORITHM_NAME].TextValue),
-                    version=str(inside[ALGORITHM_VERSION].TextValue),
-                    probability=_percent(inside[PROBABILITY]),
-                    threshold=_percent(inside[THRESHOLD]),
-                    is_positive=_code(inside[PNEUMONIA].get("ConceptCodeSequence")) == PRESENT,
-                )
-            )
-    return tuple(found)
+    """Read the measurement groups (TID 1501) of a report; empty for other reports.
+
+    highdicom reads them, which had no part in writing them: what it finds, other readers of TID 1500 find too.
+    """
+    if report.SOPClassUID not in MEASUREMENT_REPORTS:
+        return ()
+    from highdicom.sr import ContentSequence, MeasurementReport  # slow to import
+
+    content = ContentSequence.from_sequence([report], is_root=True)
+    tree = MeasurementReport.from_sequence(content)
+    return tuple(_statement(group) for group in tree.get_image_measurement_groups())
+
+
+def _statement(group: "MeasurementsAndQualitativeEvaluations") -> Statement:
+    verdict = group.get_qualitative_evaluations(PNEUMONIA)[0]
+    return Statement(
+        model=_text(group, ALGORITHM_NAME),
+        version=_text(group, ALGORITHM_VERSION),
+        probability=_percent(group, PROBABILITY),
+        threshold=_percent(group, THRESHOLD),
+        is_positive=verdict.value == PRESENT,
+    )
 
 
 def save_preview(dataset: Dataset, file: Path) -> None:
@@ -120,15 +133,10 @@ def _referenced(dataset: Dataset) -> Iterator[str]:
             yield str(element.value)
 
 
-def _items(dataset: Dataset) -> Iterator[Dataset]:
-    for item in dataset.get("ContentSequence", ()):
-        yield item
-        yield from _items(item)
+def _text(group: "MeasurementsAndQualitativeEvaluations", name: Code) -> str:
+    (item,) = (item for item in group[0].ContentSequence if item.name == name)
+    return str(item.value)
 
 
-def _code(sequence: Sequence[Dataset] | None) -> tuple[str, str] | None:
-    return (str(sequence[0].CodeValue), str(sequence[0].CodingSchemeDesignator)) if sequence else None
-
-
-def _percent(item: Dataset) -> float:
-    return float(item.MeasuredValueSequence[0].NumericValue) / 100
+def _percent(group: "MeasurementsAndQualitativeEvaluations", name: Code) -> float:
+    return float(group.get_measurements(name)[0].value) / 100
