@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from scp_node.errors import NodeError
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.callers import Peer
 from scp_node.scp.messages import Command
@@ -19,7 +20,6 @@ from scp_node.scp.statuses import (
     DataSetMismatchError,
     InvalidUidError,
     SopClassError,
-    Status,
     answer_to,
 )
 from scp_node.spool.incoming import IncomingFile
@@ -145,13 +145,13 @@ class Handlers:
             intake = self._accept(instance)
         except Exception as error:
             answer = answer_to(error)
-            unexpected = answer.status is Status.STORE_OUT_OF_RESOURCES
             log.warning(
                 "instance refused",
                 status=f"{answer.status:04x}",
                 comment=answer.comment,
                 error=type(error).__name__,
-                exc_info=error if unexpected else None,
+                # Errors of our own say all there is to say.
+                exc_info=None if isinstance(error, NodeError) else error,
             )
             return answer
         finally:

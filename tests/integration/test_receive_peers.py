@@ -246,6 +246,15 @@ def test_one_association_too_many_is_told_to_come_again(receiving):
     inside.pop().release()
 
 
+def test_the_acceptor_says_what_it_is_and_what_it_takes(receiving):
+    running = receiving(maximum_pdu_bytes=65536)
+    association = associate(running.port)
+    assert association.acceptor.maximum_length == 65536
+    assert association.acceptor.implementation_class_uid == "2.25.1"
+    assert association.acceptor.implementation_version_name == "NODE"
+    association.release()
+
+
 def test_other_services_and_classes_are_not_offered(receiving):
     running = receiving()
     contexts = [
