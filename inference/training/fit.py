@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from inference.models.catalog import Architecture
 from inference.models.preprocess import InputSpec, normalise
-from inference.training.augment import augment
+from inference.training.augment import Boxes, augment
 from inference.training.dataset import LabelledImage, load_images, sampling_weights
 from inference.training.recipe import Recipe, RunError, write_recipe
 
@@ -30,6 +30,9 @@ LOCK_FILE = "lock"
 
 BORDER = 0.08
 """Outer share of the image, each side, where a map has no business."""
+
+LUNG_FIELDS: Boxes = ((0.08, 0.12, 0.38, 0.66), (0.54, 0.12, 0.38, 0.66))
+"""Where lungs lie on frontal radiographs, generously; for images of pneumonia that nobody drew boxes on."""
 
 Report = Callable[[dict[str, float]], None]
 """Gets one record of figures an epoch: ``epoch`` (from 1), ``size``, ``loss``, ``duration_s``."""
@@ -208,7 +211,8 @@ class Fit:
         recipe = self._recipe
         spec = InputSpec(rows=images.shape[1], columns=images.shape[2])
         drawn = rng.choice(len(self._rows), recipe.batch_size, p=self._draw)
-        changed = [augment(images[i], self._rows[i].boxes, rng) for i in drawn]
+        rows = [self._rows[i] for i in drawn]
+        changed = [augment(images[i], row.boxes or LUNG_FIELDS, rng) for i, row in zip(drawn, rows, strict=True)]
         batch = np.stack([normalise(image, spec) for image, _ in changed])
         masks = torch.from_numpy(np.stack([mask for _, mask in changed])).to(self.device)
         x = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
@@ -224,10 +228,11 @@ class Fit:
         loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), y)
         if is_mixed:  # two pictures on top of each other have no map worth asking anything of
             return loss
-        return loss + self._explanation_loss(activations.float(), masks, y)
+        has_boxes = torch.tensor([bool(row.boxes) for row in rows], device=self.device)
+        return loss + self._explanation_loss(activations.float(), masks, has_boxes, y >= 0.5)
 
-    def _explanation_loss(self, activations: Tensor, masks: Tensor, targets: Tensor) -> Tensor:
-        """What the class activation maps of a batch lack: energy inside the boxes, none at the border.
+    def _explanation_loss(self, activations: Tensor, masks: Tensor, has_boxes: Tensor, is_positive: Tensor) -> Tensor:
+        """What the class activation maps of a batch lack: energy in boxes or lungs, none at the border.
 
         For networks that pool and then apply one linear layer, the map is the weighted sum of the activations (Zhou et
         al., CVPR 2016), which Grad-CAM generalises; for others nothing is asked.
@@ -237,26 +242,38 @@ class Fit:
         activations
             (batch, channels, h, w) float32 of the target layer.
         masks
-            (batch, rows, columns) float32, 1 inside the boxes; all 0 where there are none.
-        targets
-            (batch,) float32; only images that aim at pneumonia have a map worth asking anything of.
+            (batch, rows, columns) float32, 1 inside the boxes, or inside the lung fields of an image without boxes.
+        has_boxes, is_positive
+            (batch,) bool; only images that aim at pneumonia have a map worth asking anything of.
         """
         last = [module for module in self.network.modules() if isinstance(module, nn.Linear)][-1]
         if last.in_features != activations.shape[1] or min(activations.shape[2:]) < 4:
             return activations.new_zeros(())
         maps = torch.einsum("bchw,c->bhw", activations, last.weight[0]).relu()
-        energy = maps.sum((1, 2)) + 1e-3
         border = torch.ones_like(masks[:1])
         depth = round(BORDER * masks.shape[1])
         border[:, depth:-depth, depth:-depth] = 0
-        height, width = maps.shape[1:]
-        at_border = (maps * nn.functional.adaptive_avg_pool2d(border, (height, width))).sum((1, 2)) / energy
-        inside = (maps * nn.functional.adaptive_avg_pool2d(masks, (height, width))).sum((1, 2)) / energy
-        has_boxes = (masks.sum((1, 2)) > 0).float()
-        is_positive = (targets >= 0.5).float()
-        outside = -(inside + 0.05).log() * has_boxes
-        lost = self._recipe.inside_weight * outside + self._recipe.border_weight * at_border * is_positive
-        return lost.mean()
+        at_border = _share(maps, border)
+        missed = -(_share(maps, masks) + 0.05).log()
+        recipe = self._recipe
+        return (
+            recipe.inside_weight * _mean(missed, has_boxes & is_positive)
+            + recipe.lungs_weight * _mean(missed, ~has_boxes & is_positive)
+            + recipe.border_weight * _mean(at_border, is_positive)
+        )
+
+
+def _share(maps: Tensor, masks: Tensor) -> Tensor:
+    """Share of each map's energy inside its mask; maps (batch, h, w), masks (batch or 1, rows, columns)."""
+    height, width = maps.shape[1:]
+    inside = maps * nn.functional.adaptive_avg_pool2d(masks, (height, width))
+    return inside.sum((1, 2)) / (maps.sum((1, 2)) + 1e-3)
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """Mean of the chosen values; 0 when there are none."""
+    weights = chosen.float()
+    return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
 def read_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
