@@ -158,7 +158,8 @@ where there is another source; AdamW, learning rate {recipe.learning_rate:g} wit
 {recipe.weight_decay:g}, batches of {recipe.batch_size}, mixup in {recipe.mix_probability:.0%} of them, seed
 {recipe.seed}.{unfinished} Augmentation: rotation, scale, crop, aspect, shear, mirror, gamma, contrast, resolution,
 blur, sharpening, noise, burned-in letters, borders, occlusion; never inversion. Maps are trained too: into the
-radiologists' boxes (weight {recipe.inside_weight:g}) and off the border (weight {recipe.border_weight:g}).
+radiologists' boxes (weight {recipe.inside_weight:g}) or, where nobody drew any, the lung fields (weight
+{recipe.lungs_weight:g}), and off the border (weight {recipe.border_weight:g}).
 What is exported is the exponential moving average of the weights. Radiographs are rendered and reduced by the node's
 own code.
 

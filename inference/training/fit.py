@@ -20,8 +20,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from inference.models.catalog import Architecture
 from inference.models.preprocess import InputSpec, normalise
-from inference.training.augment import Boxes, augment
-from inference.training.dataset import LabelledImage, load_images, sampling_weights
+from inference.training.augment import augment
+from inference.training.dataset import Box, LabelledImage, load_images, sampling_weights
 from inference.training.recipe import Recipe, RunError, write_recipe
 
 STATE_FILE = "state.pt"
@@ -31,7 +31,7 @@ LOCK_FILE = "lock"
 BORDER = 0.08
 """Outer share of the image, each side, where a map has no business."""
 
-LUNG_FIELDS: Boxes = ((0.08, 0.12, 0.38, 0.66), (0.54, 0.12, 0.38, 0.66))
+LUNG_FIELDS: tuple[Box, ...] = ((0.08, 0.12, 0.38, 0.66), (0.54, 0.12, 0.38, 0.66))
 """Where lungs lie on frontal radiographs, generously; for images of pneumonia that nobody drew boxes on."""
 
 Report = Callable[[dict[str, float]], None]
