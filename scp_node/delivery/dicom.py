@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
@@ -103,13 +104,14 @@ def _send_one(
 ) -> tuple[Verdict, int | None, str]:
     try:
         dataset = _read(item, syntaxes)
+        answer = association.send_c_store(dataset)
     except FileNotFoundError:
         return Verdict.PERMANENT, None, "the result's file is missing from the spool"
     except OSError as error:
         return Verdict.TRANSIENT, None, f"the result's file cannot be read: {error.strerror or type(error).__name__}"
-    try:
-        answer = association.send_c_store(dataset)
-    except RuntimeError:  # it is not established any more
+    except (InvalidDicomError, ValueError, AttributeError, KeyError) as error:
+        return Verdict.PERMANENT, None, f"the result's file is damaged: {type(error).__name__}"
+    except RuntimeError:  # the association is not established any more
         return Verdict.TRANSIENT, None, f"{destination.ae_title} ended the association before this object"
     if "Status" not in answer:
         return (

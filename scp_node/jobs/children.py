@@ -287,7 +287,7 @@ class ChildPool:
             self._busy.discard(child)
             self._changed.notify_all()
         if not self._stopping:
-            log.warning("child_ended", pid=child.process.pid, how=how)
+            log.warning("child ended", pid=child.process.pid, how=how)
         self._wanted.put(True)
 
     def _supervise(self) -> None:
@@ -315,7 +315,7 @@ class ChildPool:
             dead = [child for child in self._idle if child.process.poll() is not None]
             self._idle = [child for child in self._idle if child not in dead]
         for child in dead:
-            log.warning("child_ended", pid=child.process.pid, how=child.end())
+            log.warning("child ended", pid=child.process.pid, how=child.end())
 
     def _start_one(self) -> None:
         child = _Child(self._environment)
@@ -347,13 +347,13 @@ class ChildPool:
             self._changed.notify_all()
         if broken is None:
             if not self._stopping:
-                log.info("child_ready", pid=child.process.pid, seconds=round(time.monotonic() - started, 2))
+                log.info("child ready", pid=child.process.pid, duration_s=round(time.monotonic() - started, 2))
             return
         with self._changed:
             self._failures += 1
             pause_s = min(_SLOWEST_RESTART_S, 2.0 ** min(self._failures, 6))
         if not self._stopping:
-            log.error("child_cannot_load", detail=broken, again_in_s=pause_s)
+            log.error("child cannot load", detail=broken, again_in_s=pause_s)
         with self._changed:
             # The slot stays taken while it pauses: nothing else would be started in its place.
             self._changed.wait_for(lambda: self._stopping, pause_s)

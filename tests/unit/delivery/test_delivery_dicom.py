@@ -272,6 +272,15 @@ def test_a_missing_file_is_permanent(make):
         assert _send([item], peer.port)["2.25.1"].verdict is Verdict.PERMANENT
 
 
+def test_a_damaged_file_is_permanent_and_harms_no_other(make):
+    item = make(1)
+    item.file.write_bytes(b"no DICOM at all")
+    with Peer() as peer:
+        outcomes = _send([item, make(2)], peer.port)
+    assert outcomes["2.25.1"].verdict is Verdict.PERMANENT
+    assert outcomes["2.25.2"].verdict is Verdict.CONFIRMED
+
+
 def test_the_destination_s_own_calling_title_wins(make):
     titles = []
     with Peer() as peer:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -233,3 +234,18 @@ def test_a_lease_is_renewed_and_survives_a_database_that_is_away(engine, monkeyp
     _until(lambda: len(beats) >= 4)
     watch.stop()
     assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        # The command line lists jobs without paying for engines.
+        ("scp_node.jobs.admin", {"torch", "dbos", "highdicom", "pynetdicom", "numpy"}),
+        # A receiver's process holds no model and no report builder: those are the children's.
+        ("scp_node.jobs.node", {"torch", "torchvision", "highdicom"}),
+    ],
+)
+def test_importing_loads_nothing_heavy(module, absent):
+    program = f"import {module}, sys; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert absent & set(loaded) == set()
