@@ -23,7 +23,7 @@ class SourceError(InferenceError):
 
 
 class UnsupportedPixelsError(SourceError):
-    """A file is sound and holds no single grey-scale picture, which shows only after decoding: `Ineligibility` follows."""
+    """A sound file without a single grey-scale picture, which shows only after decoding: `Ineligibility` follows."""
 
 
 class CheckpointError(InferenceError):

@@ -99,31 +99,32 @@ def _send_group(
             return
 
 
-def _send_one(
-    association: Association, item: Outgoing, syntaxes: set[str], destination: DicomDestination
-) -> tuple[Verdict, int | None, str]:
+_Word = tuple[Verdict, int | None, str]
+
+
+def _send_one(association: Association, item: Outgoing, syntaxes: set[str], destination: DicomDestination) -> _Word:
     try:
-        dataset = _read(item, syntaxes)
-        answer = association.send_c_store(dataset)
-    except FileNotFoundError:
-        return Verdict.PERMANENT, None, "the result's file is missing from the spool"
-    except OSError as error:
-        return Verdict.TRANSIENT, None, f"the result's file cannot be read: {error.strerror or type(error).__name__}"
-    except (InvalidDicomError, ValueError, AttributeError, KeyError) as error:
-        return Verdict.PERMANENT, None, f"the result's file is damaged: {type(error).__name__}"
-    except RuntimeError:  # the association is not established any more
-        return Verdict.TRANSIENT, None, f"{destination.ae_title} ended the association before this object"
+        answer = association.send_c_store(_read(item, syntaxes))
+    except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, RuntimeError) as error:
+        return _not_sent(error, destination)
     if "Status" not in answer:
-        return (
-            Verdict.TRANSIENT,
-            None,
-            f"{destination.ae_title} did not answer within {destination.timeout_s:g} s or ended the association",
-        )
+        what = f"did not answer within {destination.timeout_s:g} s or ended the association"
+        return Verdict.TRANSIENT, None, f"{destination.ae_title} {what}"
     status = int(answer.Status)
     verdict, words = verdict_on(status)
     if status == Status.SUCCESS:
         return verdict, status, ""
     return verdict, status, f"{destination.ae_title} answered 0x{status:04X}: {words}"
+
+
+def _not_sent(error: Exception, destination: DicomDestination) -> _Word:
+    if isinstance(error, FileNotFoundError):
+        return Verdict.PERMANENT, None, "the result's file is missing from the spool"
+    if isinstance(error, OSError):
+        return Verdict.TRANSIENT, None, f"the result's file cannot be read: {error.strerror or type(error).__name__}"
+    if isinstance(error, RuntimeError):
+        return Verdict.TRANSIENT, None, f"{destination.ae_title} ended the association before this object"
+    return Verdict.PERMANENT, None, f"the result's file is damaged: {type(error).__name__}"
 
 
 def _read(item: Outgoing, syntaxes: set[str]) -> Dataset:

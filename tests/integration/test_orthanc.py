@@ -106,9 +106,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orthanc, No
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
         analysis=AnalysisSettings(),
-        destinations=(
-            DicomDestination(name="orthanc", ae_title="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port),
-        ),
+        destinations=(DicomDestination(name="orthanc", ae_title="ORTHANC", host="127.0.0.1", port=orthanc.dicom_port),),
     )
     node = Node(settings)
     node.start()
@@ -169,7 +167,7 @@ def test_the_same_radiograph_again_adds_nothing(pair: tuple[Orthanc, Node]) -> N
 
 def test_a_pacs_that_forwards_everything_makes_no_loop(pair: tuple[Orthanc, Node]) -> None:
     """Results sent back to the node are acknowledged and dropped."""
-    orthanc, node = pair
+    orthanc, _ = pair
     before = sorted(orthanc.get("/instances"))
     assert len(before) >= 7, "the results of the first test are there"
     orthanc.post("/modalities/node/store", json.dumps({"Resources": before, "Synchronous": True}).encode())
