@@ -4,10 +4,14 @@ from collections.abc import Sequence
 
 from pydicom.uid import (
     UID,
+    BasicTextSRStorage,
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
     ComputedRadiographyImageStorage,
     DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
+    EnhancedSRStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -40,6 +44,15 @@ SOP_CLASSES: tuple[UID, ...] = (
 """Storage SOP Classes (PS3.4 B.5). Those that are never judged are taken too: better a reason in the job list than a
 refusal that stops the sender's queue."""
 
+REPORT_CLASSES: tuple[UID, ...] = (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    BasicTextSRStorage,
+)
+"""What the node's own reports are. A PACS that forwards a whole study sends them back: refused, they would keep its
+forwarding job failing for ever; taken, they are recognised and dropped. Foreign reports end as not eligible."""
+
 _PREFERENCE: tuple[UID, ...] = (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -57,7 +70,7 @@ _PREFERENCE: tuple[UID, ...] = (
 on the way, so lossless comes before lossy; and among these what is cheapest to decode (uncompressed 4 ms, RLE 44, JPEG
 Lossless 61, JPEG-LS 151, JPEG 2000 800 ms for 3000 x 3000)."""
 
-_VERIFICATION_SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+_UNENCAPSULATED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 
 
 def in_order_of_preference(transfer_syntaxes: Sequence[str]) -> tuple[UID, ...]:
@@ -68,7 +81,7 @@ def in_order_of_preference(transfer_syntaxes: Sequence[str]) -> tuple[UID, ...]:
 
 
 def supported_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:
-    """Return the presentation contexts of the acceptor: Verification, and each SOP Class with all `transfer_syntaxes`.
+    """Return the presentation contexts of the acceptor: Verification, images in all `transfer_syntaxes`, reports.
 
     Raises
     ------
@@ -79,6 +92,7 @@ def supported_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationCon
         raise ValueError("at least one transfer syntax is needed")
     ordered = list(in_order_of_preference(transfer_syntaxes))
     return [
-        build_context(Verification, list(_VERIFICATION_SYNTAXES)),
+        build_context(Verification, list(_UNENCAPSULATED)),
         *(build_context(sop_class, ordered) for sop_class in SOP_CLASSES),
+        *(build_context(sop_class, list(_UNENCAPSULATED)) for sop_class in REPORT_CLASSES),
     ]

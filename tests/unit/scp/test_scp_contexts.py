@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 from pynetdicom.presentation import build_context, negotiate_as_acceptor
 
-from scp_node.scp.contexts import SOP_CLASSES, in_order_of_preference, supported_contexts
+from scp_node.scp.contexts import REPORT_CLASSES, SOP_CLASSES, in_order_of_preference, supported_contexts
 
 SYNTAXES = [JPEGBaseline8Bit, JPEG2000Lossless, ImplicitVRLittleEndian, RLELossless, ExplicitVRLittleEndian]
 
@@ -35,12 +35,27 @@ def test_the_sop_classes_are_radiographs_and_secondary_captures() -> None:
 
 def test_nothing_but_verification_and_storage_is_offered() -> None:
     offered = [context.abstract_syntax for context in supported_contexts(SYNTAXES)]
-    assert offered == ["1.2.840.10008.1.1", *SOP_CLASSES]
+    assert offered == ["1.2.840.10008.1.1", *SOP_CLASSES, *REPORT_CLASSES]
 
 
-def test_exactly_the_given_transfer_syntaxes_are_accepted_for_every_class() -> None:
-    for context in supported_contexts(SYNTAXES)[1:]:
+def test_exactly_the_given_transfer_syntaxes_are_accepted_for_every_image_class() -> None:
+    images = [context for context in supported_contexts(SYNTAXES) if context.abstract_syntax in SOP_CLASSES]
+    assert len(images) == len(SOP_CLASSES)
+    for context in images:
         assert set(context.transfer_syntax) == set(SYNTAXES)
+
+
+def test_returning_reports_are_taken_as_they_were_sent() -> None:
+    """Every report that the node makes can come back, or a PACS that forwards everything would fail on it for ever."""
+    assert {UID(uid).keyword for uid in REPORT_CLASSES} == {
+        "Comprehensive3DSRStorage",
+        "ComprehensiveSRStorage",
+        "EnhancedSRStorage",
+        "BasicTextSRStorage",
+    }
+    for context in supported_contexts(SYNTAXES):
+        if context.abstract_syntax in REPORT_CLASSES:
+            assert set(context.transfer_syntax) == {ImplicitVRLittleEndian, ExplicitVRLittleEndian}
 
 
 def test_lossless_and_cheap_comes_first() -> None:
