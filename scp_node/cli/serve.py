@@ -36,7 +36,14 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; return 0 after an orderly stop."""
+    """Run until SIGTERM or SIGINT; return 0 after an orderly stop.
+
+    Raises
+    ------
+    StartError
+        Something is not as configured, or the models cannot be loaded at the first attempt. What was received until
+        then is kept and analysed by the next start.
+    """
     settings = settings_of(args)
     logs.configure(settings.logging)
     log = structlog.get_logger(__name__)
@@ -63,9 +70,11 @@ def run(args: argparse.Namespace) -> int:
             port=node.port,
             destinations=[destination.name for destination in settings.destinations],
         )
+        is_ready = False
         # Waiting with a limit lets Python run the signal handler on every platform.
         while not stop.wait(0.5):
-            pass
+            # Models load while objects are already received. Once they have, children that die are replaced for ever.
+            is_ready = is_ready or node.wait_ready(0)
         log.info("stopping")
     finally:
         node.stop()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from scp_node.demo.modality import send
 from scp_node.demo.phantoms import cr
@@ -76,4 +77,23 @@ def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path):
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("scp-node: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.integration
+def test_models_that_cannot_be_loaded_end_it_with_a_sentence(tmp_path, random_checkpoints):
+    """A CUDA device that is not there: found by the children only, after the receiver has started."""
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
+        "SCP_NODE__RECEIVER__PORT": str(free_port()),
+        "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
+        "SCP_NODE__ANALYSIS__CHECKPOINTS": str(random_checkpoints),
+        "SCP_NODE__ANALYSIS__DEVICE": "cuda",
+    }
+    done = subprocess.run(
+        [PROGRAM, "serve"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("scp-node: the models cannot be loaded")
     assert "Traceback" not in done.stderr
