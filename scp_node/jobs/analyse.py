@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from config.settings import AnalysisSettings, NodeSettings, ResultSettings, SpoolSettings
+from config.settings import AnalysisSettings, ResultSettings, SpoolSettings
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
@@ -18,15 +18,6 @@ from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Resul
 from scp_node.results.catalog import build_results
 from scp_node.results.evidence import is_own_result
 from scp_node.spool.store import Spool
-
-
-def arguments(settings: NodeSettings) -> dict[str, Any]:
-    """Return what ``open_analyser`` needs, JSON-able."""
-    return {
-        "analysis": settings.analysis.model_dump(mode="json"),
-        "results": settings.results.model_dump(mode="json"),
-        "spool": settings.spool.model_dump(mode="json"),
-    }
 
 
 def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
