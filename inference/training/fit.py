@@ -75,6 +75,11 @@ class Fit:
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
+        last = _last_linear(network)
+        # torchvision draws EfficientNet's last weights from +-1/sqrt(outputs), +-1 here: every logit would start
+        # saturated, and the first epochs would only bring them down.
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's overloads leave out memory_format with a device
         self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -246,7 +251,7 @@ class Fit:
         has_boxes, is_positive
             (batch,) bool; only images that aim at pneumonia have a map worth asking anything of.
         """
-        last = [module for module in self.network.modules() if isinstance(module, nn.Linear)][-1]
+        last = _last_linear(self.network)
         if last.in_features != activations.shape[1] or min(activations.shape[2:]) < 4:
             return activations.new_zeros(())
         maps = torch.einsum("bchw,c->bhw", activations, last.weight[0]).relu()
@@ -261,6 +266,10 @@ class Fit:
             + recipe.lungs_weight * _mean(missed, ~has_boxes & is_positive)
             + recipe.border_weight * _mean(at_border, is_positive)
         )
+
+
+def _last_linear(network: nn.Module) -> nn.Linear:
+    return [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _share(maps: Tensor, masks: Tensor) -> Tensor:
