@@ -1,5 +1,7 @@
 """Fixtures that tests of several packages share."""
 
+import socket
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -71,3 +73,14 @@ def random_checkpoints(tmp_path_factory) -> Path:
             state[bias] = state[bias] - 3
         write_checkpoint(folder / spec.name, state, manifest, "float16")
     return folder
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """Finds a port that nobody listens on, for programs that cannot be asked which one the system gave them."""
+
+    def find() -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            return int(listening.getsockname()[1])
+
+    return find

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -51,18 +50,12 @@ def _share(folder):
     return FolderDestination(kind="folder", name="share", folder=folder / "share")
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class House:
     """A node, a PACS that is there, one that is not there yet, and a share."""
 
-    def __init__(self, folder, checkpoints):
+    def __init__(self, folder, checkpoints, late_port):
         self.folder = folder
-        self.late_port = _free_port()
+        self.late_port = late_port
         self.pacs = StandInPacs(folder / "pacs", ae_title="PACS")
         self.pacs.start()
 
@@ -78,9 +71,9 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory, random_checkpoints):
+def house(tmp_path_factory, random_checkpoints, free_port):
     """One node for several tests: most of a start is spent on loading models."""
-    made = House(tmp_path_factory.mktemp("house"), random_checkpoints)
+    made = House(tmp_path_factory.mktemp("house"), random_checkpoints, free_port())
     with made.node:
         yield made
     made.pacs.stop()

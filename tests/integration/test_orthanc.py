@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -27,12 +26,6 @@ SR_BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(what: str, condition: Callable[[], Any], limit_s: float = 120) -> Any:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
@@ -45,7 +38,7 @@ def wait_for(what: str, condition: Callable[[], Any], limit_s: float = 120) -> A
 class Orthanc:
     """Debian's Orthanc with a storage of its own, on ports from the system."""
 
-    def __init__(self, folder: Path, node_port: int) -> None:
+    def __init__(self, folder: Path, node_port: int, free_port: Callable[[], int]) -> None:
         self.dicom_port, self.http_port = free_port(), free_port()
         settings = {
             "Name": "test",
@@ -92,7 +85,7 @@ class Orthanc:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orthanc, Node]]:
+def pair(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[tuple[Orthanc, Node]]:
     """An Orthanc and a node that know each other."""
     if shutil.which("Orthanc") is None:
         if os.environ.get("CI"):
@@ -100,7 +93,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Orthanc, No
         pytest.skip("Orthanc is not installed (apt-get install orthanc)")
     folder = tmp_path_factory.mktemp("orthanc")
     node_port = free_port()
-    orthanc = Orthanc(folder, node_port)
+    orthanc = Orthanc(folder, node_port, free_port)
     settings = NodeSettings(
         receiver={"port": node_port},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),

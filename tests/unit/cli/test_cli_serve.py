@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,13 +16,8 @@ from scp_node.demo.phantoms import cr
 PROGRAM = Path(sys.executable).with_name("scp-node")
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
-
-
 @pytest.mark.integration
-def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_checkpoints):
+def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_checkpoints, free_port):
     port = free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
         "SCP_NODE__RECEIVER__PORT": str(port),
@@ -66,7 +60,7 @@ def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_check
 
 
 @pytest.mark.integration
-def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path):
+def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path, free_port):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
         "SCP_NODE__RECEIVER__PORT": str(free_port()),
         "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
@@ -81,7 +75,7 @@ def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path):
 
 
 @pytest.mark.integration
-def test_models_that_cannot_be_loaded_end_it_with_a_sentence(tmp_path, random_checkpoints):
+def test_models_that_cannot_be_loaded_end_it_with_a_sentence(tmp_path, random_checkpoints, free_port):
     """A CUDA device that is not there: found by the children only, after the receiver has started."""
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
