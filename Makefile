@@ -52,14 +52,17 @@ $(BIN)/python:
 # pip names each package it collects: the first run downloads PyTorch and takes minutes.
 PROGRESS := sed -unE 's/^(Collecting|Downloading|Installing collected packages)([: ].{0,80}).*/  \1\2/p'
 
+# setuptools warns of every editable installation; errors are shown all the same.
+QUIET := PYTHONWARNINGS=ignore
+
 $(RUNTIME): pyproject.toml | $(BIN)/python
 	echo "installing scp-node into $(VENV)"
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e . | $(PROGRESS)
+	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e . | $(PROGRESS)
 	touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
 	echo "installing scp-node and its test tools into $(VENV)"
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
+	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
 	touch $@ $(RUNTIME)
 
 # Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes.
