@@ -20,9 +20,9 @@ pytestmark = pytest.mark.integration
 PROGRAM = Path(sys.executable).with_name("scp-node")
 ASSOCIATIONS = 4
 CHESTS, OTHERS = 45, 5
-OBJECTS_EACH = 6
-"""Montage, three singles, measurement report, text summary."""
-LIMIT_S = 240
+OBJECTS_EACH = 4
+"""Montage, one single, measurement report, text summary: one model, for what counts here is the number of instances."""
+LIMIT_S = 480
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def test_every_one_of_fifty_is_accounted_for(radiographs, random_checkpoints, fr
         "SCP_NODE__RECEIVER__PORT": str(port),
         "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
         "SCP_NODE__ANALYSIS__CHECKPOINTS": str(random_checkpoints),
+        "SCP_NODE__ANALYSIS__MODELS": '["resnet18"]',
         "SCP_NODE__DESTINATIONS": json.dumps([{"name": "folder", "kind": "folder", "folder": str(tmp_path / "in")}]),
         "SCP_NODE__LOGGING__FORMAT": "json",
     }
