@@ -4,73 +4,24 @@ The pictures resemble a chest closely enough to have lungs, ribs, heart and diap
 test of a model's accuracy. Everything is computed from its arguments: the same call gives the same bytes.
 """
 
-import copy
-import io
-import shutil
-import subprocess  # DCMTK's JPEG encoder, see _encode_with_dcmtk
-import tempfile
 import uuid
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from pydicom import Dataset, FileDataset, FileMetaDataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
-    JPEG2000,
     ComputedRadiographyImageStorage,
-    DeflatedExplicitVRLittleEndian,
     DigitalXRayImageStorageForPresentation,
     DigitalXRayImageStorageForProcessing,
-    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
     SecondaryCaptureImageStorage,
 )
 
 IMPLEMENTATION_CLASS_UID = "2.25.319837456283347623874237642837462"
 _NAMESPACE = uuid.UUID("9f8b6d2e-3c41-5b7a-8f15-6a2d4c9e0b71")
-
-_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
-# Transfer syntax -> options of pydicom's encoder
-_COMPRESS_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
-    {
-        RLELossless: {"encoding_plugin": "pydicom"},
-        JPEGLSLossless: {"encoding_plugin": "pyjpegls"},
-        JPEGLSNearLossless: {"encoding_plugin": "pyjpegls", "jls_error": 2},
-        JPEG2000Lossless: {"encoding_plugin": "pylibjpeg"},
-        JPEG2000: {"encoding_plugin": "pylibjpeg", "j2k_cr": [5]},
-    }
-)
-_DCMTK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        JPEGExtended12Bit: ("+ee", "+q", "95", "+sr"),
-        JPEGLossless: ("+el", "+sv", "4"),
-        JPEGLosslessSV1: ("+e1",),
-    }
-)
-# Lossy Image Compression Method (0028,2114) defined terms, PS3.3 C.7.6.1.1.5.1
-_LOSSY_METHODS: Mapping[str, str] = MappingProxyType(
-    {
-        JPEGBaseline8Bit: "ISO_10918_1",
-        JPEGExtended12Bit: "ISO_10918_1",
-        JPEGLSNearLossless: "ISO_14495_1",
-        JPEG2000: "ISO_15444_1",
-    }
-)
 
 
 def uid(*parts: object) -> str:
@@ -391,198 +342,3 @@ def secondary_capture(
     )
     put_pixels(dataset, pixels, bits_stored=bits_stored, photometric_interpretation=photometric_interpretation)
     return _finish(dataset, attributes)
-
-
-def _rsna() -> FileDataset:
-    """Like the RSNA challenge's files: SC class, Modality CR, JPEG Baseline, an invalid age, no spacing."""
-    dataset = secondary_capture(
-        rows=1024,
-        columns=1024,
-        seed=1,
-        opacity=0.8,
-        identity="rsna",
-        PatientOrientation=None,
-        SeriesDescription="view: PA",
-        PatientName="8d1c8a5e-0000-4000-8000-00000000rsna",
-        PatientID="8d1c8a5e-0000-4000-8000-00000000rsna",
-        PatientBirthDate="",
-        PatientSex="F",
-        AccessionNumber="",
-        StudyDescription=None,
-        StudyID="",
-        StudyDate="19010101",
-        StudyTime="000000.00",
-        SeriesDate=None,
-        SeriesTime=None,
-        AcquisitionDate=None,
-        AcquisitionTime=None,
-        ContentDate=None,
-        ContentTime=None,
-        Manufacturer=None,
-        ManufacturerModelName=None,
-        SoftwareVersions=None,
-        DeviceSerialNumber=None,
-    )
-    dataset = encode(dataset, JPEGBaseline8Bit)
-    # AS must be 062Y. A raw element keeps the fault as a file would have it, without a warning on assignment.
-    element = copy.deepcopy(dataset["PatientSex"])
-    element.tag, element.VR = 0x00101010, "AS"
-    element._value = "62"
-    dataset.add(element)
-    return dataset
-
-
-def _named(identity: str, character_set: str | list[str], name: bytes) -> FileDataset:
-    """Return the CR with a name in these bytes, as the character set encodes it."""
-    dataset = cr(identity=identity, seed=2)
-    dataset.SpecificCharacterSet = character_set
-    stream = io.BytesIO()
-    dataset.PatientName = "PLACEHOLDER"
-    dataset.save_as(stream, enforce_file_format=True)
-    # Reading back from bytes keeps the name exactly as it stands, which assigning a str would not promise.
-    padded = name + b" " * (len(name) % 2)
-    data = stream.getvalue()
-    old = b"\x10\x00\x10\x00PN\x0c\x00PLACEHOLDER "
-    if data.count(old) != 1:
-        raise ValueError("the placeholder name is not in the encoded object exactly once")
-    return dcmread(io.BytesIO(data.replace(old, b"\x10\x00\x10\x00PN" + len(padded).to_bytes(2, "little") + padded)))
-
-
-def _cr_bare() -> FileDataset:
-    """A CR that identifies nothing: even Type 2 attributes are absent, as faulty gateways send it."""
-    absent: dict[str, Any] = dict.fromkeys(
-        (
-            "PatientID",
-            "PatientName",
-            "PatientBirthDate",
-            "PatientSex",
-            "StudyDate",
-            "StudyTime",
-            "AccessionNumber",
-            "StudyID",
-            "SeriesNumber",
-            "InstanceNumber",
-            "BodyPartExamined",
-            "ViewPosition",
-            "PatientOrientation",
-            "SpecificCharacterSet",
-            "StudyDescription",
-            "SeriesDate",
-            "SeriesTime",
-            "AcquisitionDate",
-            "AcquisitionTime",
-            "ContentDate",
-            "ContentTime",
-        )
-    )
-    return cr(identity="cr-bare", seed=3, **absent)
-
-
-SOURCES: Mapping[str, Callable[[], FileDataset]] = MappingProxyType(
-    {
-        "rsna": _rsna,
-        "cr": cr,
-        "dx": dx,
-        "cr_ko": lambda: _named(
-            "cr-ko",
-            ["", "ISO 2022 IR 149"],
-            b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
-        ),
-        "cr_ja": lambda: _named(
-            "cr-ja",
-            ["", "ISO 2022 IR 87"],
-            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B=\x1b$B$d$^$@\x1b(B^\x1b$B$?$m$&\x1b(B",
-        ),
-        "cr_u8": lambda: _named("cr-u8", "ISO_IR 192", "Wang^XiaoDong=王^小東=".encode()),
-        "cr_bare": _cr_bare,
-    }
-)
-"""Seven sources that cover what arrives in practice; each call builds a new object."""
-
-
-def encodable_transfer_syntaxes() -> tuple[str, ...]:
-    """Return the transfer syntaxes that `encode` can make here; those of DCMTK only where `dcmcjpeg` is installed."""
-    dcmtk = tuple(_DCMTK_OPTIONS) if shutil.which("dcmcjpeg") else ()
-    return (*map(str, _NATIVE), *_COMPRESS_OPTIONS, str(JPEGBaseline8Bit), *dcmtk)
-
-
-def encode(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
-    """Return a copy in another transfer syntax, ready for ``save_as(enforce_file_format=True)``; UIDs stay.
-
-    Raises
-    ------
-    ValueError
-        There is no encoder for this syntax, or it cannot take these pixels (JPEG Baseline holds 8 bits only).
-    """
-    if transfer_syntax_uid not in encodable_transfer_syntaxes():
-        raise ValueError(f"no encoder for transfer syntax {transfer_syntax_uid} is installed")
-    result = copy.deepcopy(dataset)
-    if result.file_meta.TransferSyntaxUID.is_compressed and not result.file_meta.TransferSyntaxUID.is_deflated:
-        result.decompress(generate_instance_uid=False)
-    elif result.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:
-        _swap_words(result)
-    result.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    native_length = len(result.PixelData)
-    if transfer_syntax_uid in _NATIVE:
-        if transfer_syntax_uid == ExplicitVRBigEndian:
-            _swap_words(result)
-        result.file_meta.TransferSyntaxUID = transfer_syntax_uid
-        # pydicom refuses to write another byte order than the one that it believes it read.
-        uid_now = result.file_meta.TransferSyntaxUID
-        result.set_original_encoding(uid_now.is_implicit_VR, uid_now.is_little_endian, dataset.original_character_set)
-        return result
-    if transfer_syntax_uid == JPEGBaseline8Bit:
-        _encode_with_pillow(result)
-    elif transfer_syntax_uid in _DCMTK_OPTIONS:
-        result = _encode_with_dcmtk(result, transfer_syntax_uid)
-    else:
-        result.compress(transfer_syntax_uid, generate_instance_uid=False, **_COMPRESS_OPTIONS[transfer_syntax_uid])
-    if method := _LOSSY_METHODS.get(transfer_syntax_uid):
-        result.LossyImageCompression = "01"
-        result.LossyImageCompressionRatio = f"{native_length / len(result.PixelData):.2f}"
-        result.LossyImageCompressionMethod = method
-    return result
-
-
-def _swap_words(dataset: Dataset) -> None:
-    """Swap the bytes of every 16-bit word of VR OW: pydicom writes these values as they are (PS3.5 7.3)."""
-    for element in dataset.iterall():
-        if element.VR == "OW" and isinstance(element.value, bytes):
-            element.value = np.frombuffer(element.value, dtype="<u2").byteswap().tobytes()
-
-
-def _encode_with_pillow(dataset: FileDataset) -> None:
-    if dataset.BitsStored != 8:
-        raise ValueError(f"JPEG Baseline holds 8 bits, not {dataset.BitsStored}")
-    shape = (dataset.Rows, dataset.Columns) + ((3,) if dataset.SamplesPerPixel == 3 else ())
-    pixels = np.frombuffer(dataset.PixelData, dtype=np.uint8)[: int(np.prod(shape))].reshape(shape)
-    stream = io.BytesIO()
-    colour = {"subsampling": "4:2:2"} if dataset.SamplesPerPixel == 3 else {}
-    Image.fromarray(pixels).save(stream, format="JPEG", quality=92, **colour)
-    dataset.PixelData = encapsulate([stream.getvalue()])
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
-    if dataset.SamplesPerPixel == 3:
-        dataset.PhotometricInterpretation = "YBR_FULL_422"
-    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
-
-
-def _encode_with_dcmtk(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
-    """Return what DCMTK's ``dcmcjpeg`` makes of it, UIDs and type as before: no Python library encodes these."""
-    tool = shutil.which("dcmcjpeg")
-    if tool is None:
-        raise ValueError("dcmcjpeg is not installed")
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = Path(folder) / "in.dcm", Path(folder) / "out.dcm"
-        dataset.save_as(before, enforce_file_format=True)
-        options = ("+un", *_DCMTK_OPTIONS[transfer_syntax_uid])
-        subprocess.run([tool, *options, str(before), str(after)], check=True, capture_output=True)  # noqa: S603 - fixed tool and options, files made here
-        compressed = dcmread(after)
-    result = copy.deepcopy(dataset)
-    for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PhotometricInterpretation"):
-        setattr(result, keyword, getattr(compressed, keyword))
-    result.PixelData = compressed.PixelData
-    result["PixelData"].VR = "OB"
-    result["PixelData"].is_undefined_length = True
-    result.file_meta.TransferSyntaxUID = transfer_syntax_uid
-    return result

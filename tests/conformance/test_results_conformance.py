@@ -24,7 +24,7 @@ from inference.records import (
     Window,
     WindowSource,
 )
-from scp_node.demo import phantoms
+from scp_node.demo import phantoms, sources
 from scp_node.results.catalog import build_results
 
 pytestmark = pytest.mark.conformance
@@ -132,13 +132,13 @@ def written(folder: Path, source: Path, variant: str = "default") -> list[Path]:
     return files
 
 
-@pytest.fixture(scope="module", params=[*phantoms.SOURCES, "RG1_UNCR"])
+@pytest.fixture(scope="module", params=[*sources.SOURCES, "RG1_UNCR"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     """A source, and its results, as files."""
     folder = tmp_path_factory.mktemp(request.param)
     source = folder / "source.dcm"
-    if request.param in phantoms.SOURCES:
-        phantoms.SOURCES[request.param]().save_as(source, enforce_file_format=True)
+    if request.param in sources.SOURCES:
+        sources.SOURCES[request.param]().save_as(source, enforce_file_format=True)
     else:
         shutil.copyfile(str(get_testdata_file("RG1_UNCR.dcm")), source)
     return source, written(folder, source)
@@ -192,7 +192,7 @@ def test_results_and_source_differ_only_in_what_was_left_out(case: tuple[Path, l
 @pytest.mark.parametrize("name", ["rsna", "cr_ko", "cr_bare"])
 def test_every_setting_makes_valid_objects(tmp_path: Path, name: str, variant: str) -> None:
     source = tmp_path / "source.dcm"
-    phantoms.SOURCES[name]().save_as(source, enforce_file_format=True)
+    sources.SOURCES[name]().save_as(source, enforce_file_format=True)
     for file in written(tmp_path, source, variant):
         assert complaints(file) == [], file.name
         if "report" in file.name or "summary" in file.name:
@@ -201,7 +201,7 @@ def test_every_setting_makes_valid_objects(tmp_path: Path, name: str, variant: s
 
 def test_dcmtk_decodes_the_jpeg_variant_to_nearly_the_same_picture(tmp_path: Path) -> None:
     source, plain, jpeg = tmp_path / "source.dcm", tmp_path / "plain", tmp_path / "jpeg"
-    phantoms.SOURCES["dx"]().save_as(source, enforce_file_format=True)
+    sources.SOURCES["dx"]().save_as(source, enforce_file_format=True)
     for folder in (plain, jpeg):
         folder.mkdir()
     originals = written(plain, source)[:4]

@@ -10,7 +10,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit
 
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms, sources
 
 
 def saved(dataset):
@@ -26,9 +26,9 @@ COMPLETE = {
     "dx": phantoms.dx,
     "dx_for_processing": phantoms.dx_for_processing,
     "secondary_capture": phantoms.secondary_capture,
-    "cr_ko": phantoms.SOURCES["cr_ko"],
-    "cr_ja": phantoms.SOURCES["cr_ja"],
-    "cr_u8": phantoms.SOURCES["cr_u8"],
+    "cr_ko": sources.SOURCES["cr_ko"],
+    "cr_ja": sources.SOURCES["cr_ja"],
+    "cr_u8": sources.SOURCES["cr_u8"],
 }
 
 
@@ -45,13 +45,13 @@ def test_an_opacity_brightens_the_right_lung_only():
     assert abs(gain[:, 160:]).max() <= 8
 
 
-@pytest.mark.parametrize("name", phantoms.SOURCES)
+@pytest.mark.parametrize("name", sources.SOURCES)
 def test_the_same_call_gives_the_same_bytes(name):
-    assert saved(phantoms.SOURCES[name]()) == saved(phantoms.SOURCES[name]())
+    assert saved(sources.SOURCES[name]()) == saved(sources.SOURCES[name]())
 
 
 def test_sources_are_different_instances():
-    assert len({build().SOPInstanceUID for build in phantoms.SOURCES.values()}) == len(phantoms.SOURCES) == 7
+    assert len({build().SOPInstanceUID for build in sources.SOURCES.values()}) == len(sources.SOURCES) == 7
 
 
 @pytest.mark.parametrize("name", COMPLETE)
@@ -74,7 +74,7 @@ def test_an_object_has_no_error_for_dciodvfy(name, tmp_path):
     ],
 )
 def test_names_are_in_the_bytes_of_their_character_set(name, character_set, raw, parts):
-    data = saved(phantoms.SOURCES[name]())
+    data = saved(sources.SOURCES[name]())
     dataset = dcmread(io.BytesIO(data))
     assert dataset.SpecificCharacterSet == character_set
     assert raw in data
@@ -83,18 +83,18 @@ def test_names_are_in_the_bytes_of_their_character_set(name, character_set, raw,
 
 
 def test_rsna_has_the_faults_of_its_model():
-    dataset = dcmread(io.BytesIO(saved(phantoms.SOURCES["rsna"]())))
+    dataset = dcmread(io.BytesIO(saved(sources.SOURCES["rsna"]())))
     assert dataset.SOPClassUID.name == "Secondary Capture Image Storage"
     assert (dataset.Modality, dataset.LossyImageCompression) == ("CR", "01")
     assert dataset.file_meta.TransferSyntaxUID == JPEGBaseline8Bit
-    assert b"\x10\x00\x10\x10AS\x02\x0062" in saved(phantoms.SOURCES["rsna"]())
+    assert b"\x10\x00\x10\x10AS\x02\x0062" in saved(sources.SOURCES["rsna"]())
     assert "PatientOrientation" not in dataset
     assert "PixelSpacing" not in dataset
     assert "ImagerPixelSpacing" not in dataset
 
 
 def test_bare_identifies_nothing():
-    dataset = phantoms.SOURCES["cr_bare"]()
+    dataset = sources.SOURCES["cr_bare"]()
     for keyword in ("PatientID", "PatientName", "StudyDate", "AccessionNumber", "StudyID", "SeriesNumber"):
         assert keyword not in dataset
 
@@ -106,10 +106,10 @@ def test_attributes_are_set_and_removed_by_keyword():
     assert dataset.file_meta.MediaStorageSOPInstanceUID == "1.2.3"
 
 
-@pytest.mark.parametrize("uid", phantoms.encodable_transfer_syntaxes())
+@pytest.mark.parametrize("uid", encodings.encodable_transfer_syntaxes())
 def test_encoding_keeps_instance_and_size(uid):
     original = phantoms.secondary_capture(rows=64, columns=48)
-    encoded = phantoms.encode(original, uid)
+    encoded = encodings.encode(original, uid)
     again = dcmread(io.BytesIO(saved(encoded)))
     assert again.file_meta.TransferSyntaxUID == uid
     assert again.SOPInstanceUID == original.SOPInstanceUID
@@ -120,6 +120,6 @@ def test_encoding_keeps_instance_and_size(uid):
 
 def test_an_encoder_that_cannot_hold_the_pixels_refuses():
     with pytest.raises(ValueError, match="8 bits"):
-        phantoms.encode(phantoms.cr(), JPEGBaseline8Bit)
+        encodings.encode(phantoms.cr(), JPEGBaseline8Bit)
     with pytest.raises(ValueError, match="no encoder"):
-        phantoms.encode(phantoms.cr(), "1.2.840.10008.1.2.4.201")
+        encodings.encode(phantoms.cr(), "1.2.840.10008.1.2.4.201")

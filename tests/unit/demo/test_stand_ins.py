@@ -17,9 +17,10 @@ from pynetdicom import AE
 
 from scp_node.demo import modality
 from scp_node.demo.arrivals import read
+from scp_node.demo.encodings import encode
 from scp_node.demo.modality import SendError, send
 from scp_node.demo.pacs import StandInPacs
-from scp_node.demo.phantoms import cr, encode
+from scp_node.demo.phantoms import cr
 
 
 def saved(folder: Path, dataset: pydicom.FileDataset) -> Path:

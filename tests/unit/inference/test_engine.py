@@ -19,7 +19,7 @@ from inference.models.checkpoint import read_manifest
 from inference.models.preprocess import to_model_input
 from inference.records import Analysis, Ineligibility, Reason, RenderRule
 from inference.runtime.catalog import RUNTIMES
-from scp_node.demo import phantoms
+from scp_node.demo import phantoms, sources
 
 NAMES = ("resnet18", "efficientnet_b0", "densenet121")
 
@@ -111,9 +111,9 @@ def test_a_jpeg_says_nearly_the_same_as_the_png(engine, png, picture, tmp_path):
     assert numbers(engine.analyse(tmp_path / "chest.jpg")) == pytest.approx(numbers(engine.analyse(png)), abs=0.02)
 
 
-@pytest.mark.parametrize("source", phantoms.SOURCES)
+@pytest.mark.parametrize("source", sources.SOURCES)
 def test_every_kind_of_dicom_source_is_analysed(engine, source, tmp_path):
-    dataset = phantoms.SOURCES[source]()
+    dataset = sources.SOURCES[source]()
     dataset.save_as(tmp_path / "source.dcm", enforce_file_format=True)
     analysis = engine.analyse(tmp_path / "source.dcm")
     assert isinstance(analysis, Analysis)
@@ -177,7 +177,7 @@ def test_each_model_takes_its_own_rendering_and_the_display_picture_is_shown(ran
     with_rule(random_checkpoints / "densenet121", tmp_path / "old-densenet", "seed")
     fields = json.loads((tmp_path / "old-densenet" / "model.json").read_text())
     assert fields["architecture"] == "densenet121"
-    phantoms.SOURCES["cr"]().save_as(tmp_path / "cr.dcm", enforce_file_format=True)
+    sources.SOURCES["cr"]().save_as(tmp_path / "cr.dcm", enforce_file_format=True)
     engine = Engine(settings_for(tmp_path, models=("efficientnet_b0", "old-densenet")))
     analysis = engine.analyse(tmp_path / "cr.dcm")
     assert [p.preprocessing.split(";")[0] for p in analysis.predictions] == ["auto", "seed"]

@@ -16,7 +16,7 @@ from pydicom.uid import (
 )
 
 from config.settings import ReportSettings, ResultSettings, SecondaryCaptureSettings
-from scp_node.demo import phantoms
+from scp_node.demo import phantoms, sources
 from scp_node.records import ResultKind
 from scp_node.results import codes
 from scp_node.results.catalog import build_results
@@ -215,7 +215,7 @@ def test_the_image_library_describes_the_source(analysis_of, made_at):
 
 
 def test_a_source_that_says_nothing_of_itself_is_described_by_its_size(analysis_of, made_at):
-    library = children(measurement_report(analysis_of(phantoms.SOURCES["cr_bare"]()), made_at), "Image Library")[0]
+    library = children(measurement_report(analysis_of(sources.SOURCES["cr_bare"]()), made_at), "Image Library")[0]
     (entry,) = children(children(library, "Image Library Group")[0], "Source")
     names = {name(item) for item in entry.ContentSequence}
     assert {"Modality", "Target Region", "Pixel Data Rows", "Pixel Data Columns"} <= names
@@ -253,7 +253,7 @@ def test_no_report_says_more_than_was_measured(analysis, made_at):
 @pytest.mark.parametrize("source", ["cr", "rsna", "cr_ko", "cr_bare"])
 def test_highdicom_reads_the_measurements(analysis_of, made_at, source):
     """A reader that knows TID 1500 and had no part in writing it."""
-    report = measurement_report(analysis_of(phantoms.SOURCES[source]()), made_at)
+    report = measurement_report(analysis_of(sources.SOURCES[source]()), made_at)
     read = highdicom.sr.Comprehensive3DSR.from_dataset(report)
     measurements = read.content.get_image_measurement_groups()
     assert len(measurements) == 3

@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from config.settings import ReportSettings, ResultSettings, SecondaryCaptureSettings
-from scp_node.demo import phantoms
+from scp_node.demo import phantoms, sources
 from scp_node.errors import ResultError
 from scp_node.records import ResultKind
 from scp_node.results import catalog
@@ -145,10 +145,10 @@ def test_each_mark_is_enough(analysis, made_at):
     assert not is_own_result(unmarked, ResultSettings())
 
 
-@pytest.mark.parametrize("source", phantoms.SOURCES)
+@pytest.mark.parametrize("source", sources.SOURCES)
 def test_radiographs_are_not_taken_for_results(source):
-    assert not is_own_result(phantoms.SOURCES[source](), ResultSettings())
-    assert not is_own_result(phantoms.SOURCES[source](), OTHER_NODE)
+    assert not is_own_result(sources.SOURCES[source](), ResultSettings())
+    assert not is_own_result(sources.SOURCES[source](), OTHER_NODE)
 
 
 def test_others_results_and_empty_equipment_are_not_taken_for_ours():

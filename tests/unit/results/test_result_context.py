@@ -10,7 +10,7 @@ from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from config.settings import ResultSettings, SecondaryCaptureSettings
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms, sources
 from scp_node.results import context
 from scp_node.results.catalog import build_results
 
@@ -117,17 +117,17 @@ def test_any_bytes_at_all_survive(tmp_path, name, patient_id):
     "transfer_syntax_uid", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
 )
 def test_the_sources_transfer_syntax_does_not_matter(analysis_of, made_at, tmp_path, transfer_syntax_uid):
-    source = phantoms.SOURCES["cr_ko"]()
+    source = sources.SOURCES["cr_ko"]()
     add_other_identifiers(source)
     plain = build_results(analysis_of(source), SMALL, made_at=made_at)
-    other = phantoms.encode(source, transfer_syntax_uid)
+    other = encodings.encode(source, transfer_syntax_uid)
     encoded = build_results(analysis_of(other), SMALL, made_at=made_at)
     assert [r.encode() for r in plain] == [r.encode() for r in encoded]
 
 
 def test_a_source_without_identity_gets_none(analysis_of, made_at):
     """Type 2: present, and empty."""
-    results = build_results(analysis_of(phantoms.SOURCES["cr_bare"]()), SMALL, made_at=made_at)
+    results = build_results(analysis_of(sources.SOURCES["cr_bare"]()), SMALL, made_at=made_at)
     for result in results:
         written = dcmread(BytesIO(result.encode()))
         for keyword in context.ALWAYS_PRESENT:
@@ -137,7 +137,7 @@ def test_a_source_without_identity_gets_none(analysis_of, made_at):
 
 
 def test_every_object_has_the_same_context(analysis_of, made_at):
-    results = build_results(analysis_of(phantoms.SOURCES["dx"]()), SMALL, made_at=made_at)
+    results = build_results(analysis_of(sources.SOURCES["dx"]()), SMALL, made_at=made_at)
     contexts = []
     for result in results:
         written = dcmread(BytesIO(result.encode()))
@@ -199,7 +199,7 @@ def add_other_identifiers(source):
 
 
 def test_sequences_are_copied_item_by_item_and_incomplete_items_left_out(analysis_of, made_at):
-    source = phantoms.SOURCES["cr_ko"]()
+    source = sources.SOURCES["cr_ko"]()
     add_other_identifiers(source)
     for result in build_results(analysis_of(source), SMALL, made_at=made_at):
         written = dcmread(BytesIO(result.encode()))
@@ -228,7 +228,7 @@ def test_nothing_else_of_the_source_is_copied(analysis_of, made_at):
 
 
 def test_a_header_without_its_file_is_used_as_it_is(analysis_of, made_at, tmp_path):
-    analysis = analysis_of(phantoms.SOURCES["cr_ko"]())
+    analysis = analysis_of(sources.SOURCES["cr_ko"]())
     first = build_results(analysis, SMALL, made_at=made_at)[0].encode()
     analysis.header.file.unlink()
     assert build_results(analysis, SMALL, made_at=made_at)[0].encode() == first
@@ -238,7 +238,7 @@ def test_a_header_without_its_file_is_used_as_it_is(analysis_of, made_at, tmp_pa
 
 @pytest.mark.parametrize("name", ["cr_ko", "cr_ja", "cr_u8"])
 def test_utf8_on_request_means_the_same_name(analysis_of, made_at, name):
-    source = phantoms.SOURCES[name]()
+    source = sources.SOURCES[name]()
     if name == "cr_ko":
         add_other_identifiers(source)
     results = build_results(analysis_of(source), SMALL.model_copy(update={"charset": "utf8"}), made_at=made_at)

@@ -10,7 +10,7 @@ from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from config.settings import ResultSettings, SecondaryCaptureSettings
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms
 from scp_node.records import ResultKind
 from scp_node.results import overlay
 from scp_node.results.catalog import build_results
@@ -127,7 +127,7 @@ def test_once_lossy_always_lossy(analysis_of, made_at, source_says, kept, after_
 @pytest.mark.parametrize("flag", [None, "00"])
 def test_a_lossy_transfer_syntax_counts_also_without_a_flag(analysis_of, made_at, flag):
     source = phantoms.secondary_capture(rows=64, columns=64)
-    compressed = phantoms.encode(source, JPEGBaseline8Bit)
+    compressed = encodings.encode(source, JPEGBaseline8Bit)
     for keyword in ("LossyImageCompression", "LossyImageCompressionMethod", "LossyImageCompressionRatio"):
         compressed.pop(keyword, None)
     if flag:

@@ -9,15 +9,15 @@ from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from inference.errors import SourceError
 from inference.imaging.codestream import CodestreamError, check
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms
 
-COMPRESSED = [uid for uid in phantoms.encodable_transfer_syntaxes() if UID(uid).is_encapsulated]
+COMPRESSED = [uid for uid in encodings.encodable_transfer_syntaxes() if UID(uid).is_encapsulated]
 JPEG_MARKERS = [*range(0xC0, 0xC4), 0xF7]
 
 
 def compressed(uid):
     build = phantoms.secondary_capture if uid == JPEGBaseline8Bit else phantoms.cr
-    dataset = phantoms.encode(build(rows=96, columns=80), uid)
+    dataset = encodings.encode(build(rows=96, columns=80), uid)
     return dataset, get_frame(dataset.PixelData, 0, number_of_frames=1)
 
 

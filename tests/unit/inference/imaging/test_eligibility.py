@@ -13,7 +13,7 @@ from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.records import ChestImage, FileFormat, Reason, RenderRule, SourceHeader, Window, WindowSource
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms, sources
 
 # the values that tests plant are no legal code strings
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
@@ -54,9 +54,9 @@ def test_a_real_lower_leg_is_not_judged(name):
     assert result.detail == "Body Part Examined (0018,0015) is 'EXTREMITY'"
 
 
-@pytest.mark.parametrize("name", phantoms.SOURCES)
+@pytest.mark.parametrize("name", sources.SOURCES)
 def test_all_sources_are_judged(name, store):
-    subject = read_header(store(phantoms.SOURCES[name]()))
+    subject = read_header(store(sources.SOURCES[name]()))
     assert check(subject, DEFAULT) is None
     assert check_quality(render(read_pixels(subject), RenderRule.AUTO)) is None
     assert bool(notes(subject, DEFAULT)) == (name == "cr_bare")
@@ -334,7 +334,7 @@ def test_a_noisy_radiograph_is_no_poor_quality():
 def test_a_truncated_jpeg_with_its_end_marker_put_back_is_poor_quality(image_of):
     from pydicom.encaps import encapsulate, get_frame
 
-    dataset = phantoms.encode(phantoms.secondary_capture(), JPEGBaseline8Bit)
+    dataset = encodings.encode(phantoms.secondary_capture(), JPEGBaseline8Bit)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
     dataset.PixelData = encapsulate([frame[: len(frame) // 2] + b"\xff\xd9"])
     dataset["PixelData"].is_undefined_length = True

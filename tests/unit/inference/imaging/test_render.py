@@ -9,7 +9,7 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from config.settings import Polarity
 from inference.imaging.render import render
 from inference.records import RenderRule, WindowSource
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms, sources
 
 AUTO, DISPLAY, SEED = RenderRule.AUTO, RenderRule.DISPLAY, RenderRule.SEED
 
@@ -127,7 +127,7 @@ def test_a_voi_lut_of_any_depth(bits, uid, shown):
     """More than 256 entries of 8 bits are garbage in pydicom's own pipeline."""
     curve = np.rint((np.arange(4096) / 4095) ** 2 * (2**bits - 1)).astype(int)
     dataset = image(VOILUTSequence=lut(0, bits, curve), WindowCenter=100, WindowWidth=10)
-    values, result = shown(phantoms.encode(dataset, uid) if uid else dataset)
+    values, result = shown(encodings.encode(dataset, uid) if uid else dataset)
     near(values, (X / 4095) ** 2 * 255, 1)
     assert result.window.source is WindowSource.VOI_LUT_SEQUENCE
     assert result.window.function == "TABLE"
@@ -399,9 +399,9 @@ def test_a_constant_picture_gives_a_constant_picture(value, shown):
     assert np.ptp(values) == 0
 
 
-@pytest.mark.parametrize("name", phantoms.SOURCES)
+@pytest.mark.parametrize("name", sources.SOURCES)
 def test_all_sources_show_bones_white_without_notes(name, image_of):
-    result = render(image_of(phantoms.SOURCES[name]()), AUTO)
+    result = render(image_of(sources.SOURCES[name]()), AUTO)
     rows, columns = result.display_values.shape
     heart = result.display_values[int(0.6 * rows) : int(0.68 * rows), int(0.54 * columns) : int(0.6 * columns)]
     lung = result.display_values[int(0.4 * rows) : int(0.5 * rows), int(0.24 * columns) : int(0.34 * columns)]

@@ -13,16 +13,16 @@ from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNea
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.records import RenderRule
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms
 
 LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
-LOSSLESS = [uid for uid in phantoms.encodable_transfer_syntaxes() if uid not in LOSSY]
+LOSSLESS = [uid for uid in encodings.encodable_transfer_syntaxes() if uid not in LOSSY]
 FRACTIONS = phantoms.chest_array(72, 60, 16, seed=11) / 65535.0
 EXPECTED = np.floor(FRACTIONS * 255 + 0.5)
 
 
 @st.composite
-def encodings(draw):
+def legal_encodings(draw):
     """Draw every choice that an encoder has; all are legal and mean the same picture."""
     bits = draw(st.integers(10, 16))
     allocated_high_bit = draw(st.sampled_from(["right", "left"]))
@@ -92,15 +92,15 @@ def build(choice):
 
 
 @settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(encodings())
+@given(legal_encodings())
 def test_the_same_picture_in_any_legal_encoding_shows_the_same(choice):
     dataset = build(choice)
     uid = choice["uid"]
-    if choice["left_aligned"] and uid not in [str(native) for native in phantoms.encodable_transfer_syntaxes()[:4]]:
+    if choice["left_aligned"] and uid not in [str(native) for native in encodings.encodable_transfer_syntaxes()[:4]]:
         uid = "1.2.840.10008.1.2.1"  # a codestream holds right-aligned samples
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "x.dcm"
-        phantoms.encode(dataset, uid).save_as(file, enforce_file_format=True)
+        encodings.encode(dataset, uid).save_as(file, enforce_file_format=True)
         image = read_pixels(read_header(file))
     result = render(image, RenderRule.AUTO)
     assert result.notes == ()

@@ -28,7 +28,7 @@ from inference.errors import SourceError, UnsupportedPixelsError
 from inference.imaging import source
 from inference.imaging.source import TRANSFER_SYNTAXES, available_transfer_syntaxes, read_header, read_pixels
 from inference.records import FileFormat
-from scp_node.demo import phantoms
+from scp_node.demo import encodings, phantoms
 
 HERE = Path(__file__).parent
 HTJ2K = ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"]
@@ -52,11 +52,11 @@ def test_a_transfer_syntax_without_decoder_is_not_offered(monkeypatch):
 
 @pytest.mark.parametrize("uid", [uid for uid, _ in TRANSFER_SYNTAXES if uid not in HTJ2K])
 def test_a_transfer_syntax_decodes_to_the_stored_values_of_the_original(uid, image_of):
-    if uid not in phantoms.encodable_transfer_syntaxes():
+    if uid not in encodings.encodable_transfer_syntaxes():
         pytest.skip("dcmcjpeg of DCMTK is not installed")
     build = phantoms.secondary_capture if uid == JPEGBaseline8Bit else phantoms.cr
     original = build(seed=4)
-    image = image_of(phantoms.encode(original, uid))
+    image = image_of(encodings.encode(original, uid))
     difference = np.abs(image.stored_values.astype(int) - original.pixel_array)
     assert difference.max() <= TOLERANCE.get(uid, 0)
     assert (uid in TOLERANCE) == (difference.max() > 0)
@@ -79,7 +79,7 @@ def test_high_throughput_jpeg_2000_decodes_to_the_stored_values_of_the_original(
 @pytest.mark.parametrize("uid", [uid for uid, plugin in TRANSFER_SYNTAXES if not plugin or uid.endswith((".5", ".90"))])
 def test_signed_values_survive(uid, image_of):
     values = phantoms.chest_array(96, 80, 12).astype(np.int16) - 2048
-    image = image_of(phantoms.encode(small(stored_values=values), uid))
+    image = image_of(encodings.encode(small(stored_values=values), uid))
     assert image.is_signed
     assert image.stored_values.dtype == np.int16
     np.testing.assert_array_equal(image.stored_values, values)
@@ -87,10 +87,10 @@ def test_signed_values_survive(uid, image_of):
 
 @pytest.mark.parametrize("uid", ["1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80"])
 def test_signed_values_survive_codecs_that_know_no_sign(uid, image_of):
-    if uid not in phantoms.encodable_transfer_syntaxes():
+    if uid not in encodings.encodable_transfer_syntaxes():
         pytest.skip("dcmcjpeg of DCMTK is not installed")
     values = phantoms.chest_array(96, 80, 12).astype(np.int16) - 2048
-    image = image_of(phantoms.encode(small(stored_values=values), uid))
+    image = image_of(encodings.encode(small(stored_values=values), uid))
     np.testing.assert_array_equal(image.stored_values, values)
 
 
@@ -111,7 +111,7 @@ def test_values_aligned_to_the_left_by_high_bit(signed, big_endian, image_of):
     dataset.HighBit = 15
     dataset.PixelData = ((values.view(np.uint16) << 4) | 0x000B).tobytes()
     if big_endian:
-        dataset = phantoms.encode(dataset, ExplicitVRBigEndian)
+        dataset = encodings.encode(dataset, ExplicitVRBigEndian)
     image = image_of(dataset)
     assert image.bits_stored == 12
     np.testing.assert_array_equal(image.stored_values, values)
@@ -213,7 +213,7 @@ def test_a_deflate_bomb_is_refused_before_it_takes_memory(store, monkeypatch):
     meta_end = 132 + 12 + struct.unpack("<I", data[140:144])[0]
     explosive = data[meta_end:] + b"\0" * (64 << 20)
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    file = store(phantoms.encode(small(), DeflatedExplicitVRLittleEndian))
+    file = store(encodings.encode(small(), DeflatedExplicitVRLittleEndian))
     head = file.read_bytes()
     head_end = 132 + 12 + struct.unpack("<I", head[140:144])[0]
     file.write_bytes(head[:head_end] + squeezer.compress(explosive) + squeezer.flush())
@@ -226,7 +226,7 @@ def test_a_deflate_bomb_is_refused_before_it_takes_memory(store, monkeypatch):
 
 
 def test_a_truncated_deflated_data_set_is_refused(store):
-    file = store(phantoms.encode(small(), DeflatedExplicitVRLittleEndian))
+    file = store(encodings.encode(small(), DeflatedExplicitVRLittleEndian))
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(SourceError, match="truncated"):
         read_header(file)
@@ -293,7 +293,7 @@ def test_grey_stored_as_colour_is_accepted(planar, image_of):
 def test_grey_stored_as_colour_in_jpeg_is_accepted(image_of):
     grey = phantoms.chest_array(96, 80, 8).astype(np.uint8)
     dataset = phantoms.secondary_capture(np.repeat(grey[..., None], 3, axis=2), photometric_interpretation="RGB")
-    image = image_of(phantoms.encode(dataset, JPEGBaseline8Bit))
+    image = image_of(encodings.encode(dataset, JPEGBaseline8Bit))
     assert np.abs(image.stored_values.astype(int) - grey).max() <= 12
 
 
@@ -305,7 +305,7 @@ def test_colour_is_unsupported(image_of):
 
 
 def test_an_unknown_transfer_syntax_is_named(store):
-    dataset = phantoms.encode(small(), RLELossless)
+    dataset = encodings.encode(small(), RLELossless)
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
     with pytest.raises(SourceError, match="no decoder for transfer syntax MPEG2"):
         read_pixels(read_header(store(dataset)))
