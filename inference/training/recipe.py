@@ -101,7 +101,7 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "resnet18": Recipe(stages=((9, 96), (6, 128), (5, 160), (5, 224))),
-    "efficientnet_b0": Recipe(stages=((7, 96), (4, 128), (2, 160), (1, 224))),
+    "efficientnet_b0": Recipe(stages=((7, 96), (4, 128), (2, 160), (3, 224))),
     "densenet121": Recipe(stages=((9, 96), (5, 128), (4, 160), (2, 224))),
 }
 """By model; a model that is not here is trained by the defaults of ``Recipe``."""
