@@ -17,7 +17,7 @@ from inference.imaging.source import read_header, read_pixels
 from inference.models.checkpoint import Manifest, architecture_of, default_folder, read_manifests
 from inference.models.gradcam import saliency
 from inference.models.preprocess import InputSpec, to_model_input
-from inference.records import Analysis, Ineligibility, Prediction, Reason, RenderRule, SourceImage
+from inference.records import Analysis, Ineligibility, Prediction, Reason, RenderRule, SourceHeader, SourceImage
 from inference.runtime.catalog import RUNTIMES, Placement, Runtime
 
 
@@ -141,14 +141,11 @@ class Engine:
             A model gave no usable numbers.
         """
         began = self._clock()
-        header = read_header(file, name)
-        if (refusal := check(header, self._settings.eligibility)) is not None:
-            return refusal
-        try:
-            source = read_pixels(header)
-        except UnsupportedPixelsError as error:
-            return Ineligibility(reason=Reason.UNSUPPORTED_PIXELS, detail=error.detail)
-        return self._judge(source, began)
+        return self._analyse(read_header(file, name), began)
+
+    def analyse_header(self, header: SourceHeader) -> Analysis | Ineligibility:
+        """Judge a radiograph whose header the caller has read already; raises as ``analyse``."""
+        return self._analyse(header, self._clock())
 
     def analyse_image(self, source: SourceImage) -> Analysis | Ineligibility:
         """Judge a radiograph that is decoded already and whose header was found eligible; raises as ``analyse``."""
@@ -175,6 +172,15 @@ class Engine:
                 inputs[key] = to_model_input(pictures[model.manifest.rule], model.manifest.input)[None]
             predictions += model.predict(inputs[key])
         return tuple(predictions)
+
+    def _analyse(self, header: SourceHeader, began: float) -> Analysis | Ineligibility:
+        if (refusal := check(header, self._settings.eligibility)) is not None:
+            return refusal
+        try:
+            source = read_pixels(header)
+        except UnsupportedPixelsError as error:
+            return Ineligibility(reason=Reason.UNSUPPORTED_PIXELS, detail=error.detail)
+        return self._judge(source, began)
 
     def _judge(self, source: SourceImage, began: float) -> Analysis | Ineligibility:
         settings = self._settings

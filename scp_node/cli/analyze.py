@@ -182,7 +182,7 @@ def _judge(engine: "Engine", file: Path) -> Judged:
     try:
         header = read_header(file, str(file))
         uid = None if header.dataset is None else str(header.dataset.get("SOPInstanceUID", "")) or None
-        outcome = engine.analyse(file, str(file))
+        outcome = engine.analyse_header(header)
     except (InferenceError, OSError) as error:
         outcome = error
     duration = outcome.duration_s if isinstance(outcome, Analysis) else time.perf_counter() - started

@@ -71,7 +71,7 @@ class Analyser:
         if header.dataset is not None and is_own_result(header.dataset, self._settings):
             detail = "made by this node or another one of its kind (equipment or Device UID)"
             return NotEligible(reason=Reason.OWN_RESULT.value, detail=detail)
-        outcome = self._engine.analyse(file, name)
+        outcome = self._engine.analyse_header(header)
         if not isinstance(outcome, Analysis):
             return NotEligible(reason=outcome.reason.value, detail=outcome.detail)
         return self._summary(outcome, self._write(outcome, folder))

@@ -264,6 +264,11 @@ def test_a_missing_device_stops_the_engine(random_checkpoints, monkeypatch):
         Engine(settings_for(random_checkpoints, device="cuda"))
 
 
+def test_a_header_can_be_given(engine, png):
+    """Who had to look at the header first does not have it read again."""
+    assert numbers(engine.analyse_header(read_header(png))) == numbers(engine.analyse(png))
+
+
 def test_a_decoded_image_can_be_given(engine, png):
     assert numbers(engine.analyse_image(read_pixels(read_header(png)))) == numbers(engine.analyse(png))
 
