@@ -10,8 +10,11 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from config.analysis import AnalysisSettings
+from config.destinations import DicomDestination, FolderDestination
 from config.load import SECRET_KEYS, section_of
-from config.settings import AnalysisSettings, Caller, DicomDestination, FolderDestination, NodeSettings
+from config.receiver import Caller
+from config.settings import NodeSettings
 
 _HEADER = """\
 # Configuration of scp-node. Every key is here with its default: what is left out means the same.

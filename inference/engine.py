@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from config.settings import AnalysisSettings
+from config.analysis import AnalysisSettings
 from inference.errors import InferenceError, UnsupportedPixelsError
 from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render

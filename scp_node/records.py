@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from config.settings import Priority
+from config.base import Priority
 
 
 class InstanceState(StrEnum):

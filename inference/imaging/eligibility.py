@@ -23,7 +23,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from config.settings import EligibilitySettings
+from config.analysis import EligibilitySettings
 from inference.imaging.attributes import codes, quote, word, words
 from inference.imaging.render import is_for_processing
 from inference.imaging.source import unsupported_pixels

@@ -2,7 +2,7 @@
 
 from pydicom import Dataset
 
-from config.settings import Polarity
+from config.analysis import Polarity
 from inference.imaging.attributes import word
 
 CONTRADICTION = (

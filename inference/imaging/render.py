@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import DigitalXRayImageStorageForProcessing, ExplicitVRBigEndian
 
-from config.settings import Polarity
+from config.analysis import Polarity
 from inference.imaging.attributes import integer, word
 from inference.imaging.modality_lut import is_hu, modality_values, rescale
 from inference.imaging.polarity import is_inverted

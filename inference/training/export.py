@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config.settings import AnalysisSettings
+from config.analysis import AnalysisSettings
 from inference.engine import Engine
 from inference.errors import CheckpointError
 from inference.models.catalog import ModelSpec

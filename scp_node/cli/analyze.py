@@ -18,7 +18,7 @@ from scp_node.errors import ResultError
 from scp_node.telemetry import logs
 
 if TYPE_CHECKING:
-    from config.settings import ResultSettings
+    from config.results import ResultSettings
     from inference.engine import Engine
     from scp_node.cli.options import Subparsers
 

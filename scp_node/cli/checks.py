@@ -22,7 +22,8 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from config.settings import DicomDestination, NodeSettings
+from config.destinations import DicomDestination
+from config.settings import NodeSettings
 from inference.errors import CheckpointError
 from inference.imaging.source import TRANSFER_SYNTAXES, available_transfer_syntaxes
 from inference.models.checkpoint import default_folder, read_manifest, verify_weights

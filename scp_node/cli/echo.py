@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from config.destinations import Destination, DicomDestination
 from config.load import ConfigError
-from config.settings import Destination, DicomDestination, NodeSettings
+from config.settings import NodeSettings
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from config.settings import AnalysisSettings
+from config.analysis import AnalysisSettings
 from inference.models.checkpoint import default_folder
 from inference.training.dataset import DatasetError, LabelledImage, read_labels
 from inference.training.evaluate import Kind, Measurement, Scores, measure, score, to_json

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from config.settings import Destination
+from config.destinations import Destination
 from scp_node.delivery import dicom, folder
 from scp_node.delivery.records import EchoOutcome, Report
 from scp_node.records import ObjectOutcome, Outgoing

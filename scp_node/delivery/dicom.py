@@ -14,7 +14,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
-from config.settings import DicomDestination
+from config.destinations import DicomDestination
 from scp_node.delivery.folder import alternatives
 from scp_node.delivery.records import ContextOutcome, EchoOutcome, Report
 from scp_node.delivery.statuses import Status, verdict_on

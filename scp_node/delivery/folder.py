@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
-from config.settings import FolderDestination
+from config.destinations import FolderDestination
 from scp_node.delivery.records import EchoOutcome, Report
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 

@@ -17,7 +17,9 @@ from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.errors import InvalidDicomError
 
-from config.settings import DatabaseSettings, DicomDestination, NodeSettings
+from config.destinations import DicomDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings
 from scp_node.demo.arrivals import Arrival, Statement, read, save_preview, statements
 from scp_node.demo.modality import send
 from scp_node.demo.pacs import StandInPacs

@@ -6,7 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from config.settings import AnalysisSettings, ResultSettings, SpoolSettings
+from config.analysis import AnalysisSettings
+from config.results import ResultSettings
+from config.storage import SpoolSettings
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header

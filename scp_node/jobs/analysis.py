@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from config.settings import Priority
+from config.base import Priority
 from scp_node.jobs import database, deliveries
 from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
 from scp_node.jobs.database import instance, prediction, result, sent_uid

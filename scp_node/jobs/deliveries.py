@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from config.settings import Priority
+from config.base import Priority
 from scp_node.jobs.database import delivery
 from scp_node.jobs.queues import Jobs, deliver_id
 from scp_node.records import DeliveryState

@@ -8,7 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from config.settings import DeliverySettings, Destination, Priority
+from config.base import Priority
+from config.destinations import DeliverySettings, Destination
 from scp_node.delivery import catalog
 from scp_node.delivery.retry import RetryRule
 from scp_node.jobs import database

@@ -9,7 +9,8 @@ from functools import cached_property
 import sqlalchemy as sa
 from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
 
-from config.settings import Destination, DicomDestination, Priority
+from config.base import Priority
+from config.destinations import Destination, DicomDestination
 
 APPLICATION = "scp-node"
 APPLICATION_VERSION = "1"

@@ -11,7 +11,7 @@ from typing import Protocol
 import sqlalchemy as sa
 from dbos import DBOS
 
-from config.settings import Destination
+from config.destinations import Destination
 from scp_node.jobs import queues
 
 MAXIMUM_STARTS = 100

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from config.settings import ResultSettings
+from config.results import ResultSettings
 from inference.records import Analysis
 from scp_node.errors import ResultError
 from scp_node.records import ResultKind

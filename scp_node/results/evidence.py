@@ -10,7 +10,7 @@ from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from config.settings import ResultSettings
+from config.results import ResultSettings
 from inference.records import Analysis, Prediction
 from scp_node.errors import ResultError
 from scp_node.records import ResultKind

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from config.settings import SecondaryCaptureSettings
+from config.results import SecondaryCaptureSettings
 from inference.models.preprocess import resize
 from inference.records import Analysis, Prediction
 from scp_node.results import captions

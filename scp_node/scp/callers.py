@@ -4,7 +4,8 @@ import ipaddress
 from dataclasses import dataclass
 from enum import StrEnum
 
-from config.settings import Caller, Priority, ReceiverSettings
+from config.base import Priority
+from config.receiver import Caller, ReceiverSettings
 
 
 class Rejection(StrEnum):

@@ -4,7 +4,7 @@ import threading
 
 import structlog
 
-from config.settings import ReceiverSettings
+from config.receiver import ReceiverSettings
 from scp_node.scp.callers import Peer, Rejection, decide
 
 _log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 from pynetdicom.ae import ApplicationEntity
 
-from config.settings import ReceiverSettings
+from config.receiver import ReceiverSettings
 from scp_node.scp.acceptor import AcceptorServer
 from scp_node.scp.contexts import supported_contexts
 from scp_node.scp.gate import Gate

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from config.settings import SpoolSettings
+from config.storage import SpoolSettings
 from scp_node.errors import SpoolFullError
 from scp_node.spool.incoming import IncomingFile, full_disk_is_spool_full, open_private
 

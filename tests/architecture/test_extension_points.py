@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from config.settings import AnalysisSettings, ResultSettings
+from config.analysis import AnalysisSettings
+from config.results import ResultSettings
 from inference.engine import Engine
 from inference.records import Analysis
 from inference.runtime import catalog as runtimes

@@ -13,7 +13,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from config.settings import ResultSettings
+from config.results import ResultSettings
 from inference.records import (
     Analysis,
     ChestImage,

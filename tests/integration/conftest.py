@@ -25,7 +25,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from config.settings import ReceiverSettings, SpoolSettings
+from config.receiver import ReceiverSettings
+from config.storage import SpoolSettings
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver

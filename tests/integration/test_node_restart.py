@@ -9,13 +9,10 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from config.settings import (
-    AnalysisSettings,
-    DatabaseSettings,
-    FolderDestination,
-    NodeSettings,
-    SpoolSettings,
-)
+from config.analysis import AnalysisSettings
+from config.destinations import FolderDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.demo.modality import send
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.node import Node

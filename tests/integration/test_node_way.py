@@ -11,15 +11,10 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from config.settings import (
-    AnalysisSettings,
-    DatabaseSettings,
-    DeliverySettings,
-    DicomDestination,
-    FolderDestination,
-    NodeSettings,
-    SpoolSettings,
-)
+from config.analysis import AnalysisSettings
+from config.destinations import DeliverySettings, DicomDestination, FolderDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.demo.modality import send
 from scp_node.demo.pacs import StandInPacs
 from scp_node.errors import StartError

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from pydicom.data import get_testdata_file
 
-from config.settings import AnalysisSettings, DatabaseSettings, DicomDestination, NodeSettings, SpoolSettings
+from config.analysis import AnalysisSettings
+from config.destinations import DicomDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.jobs.node import Node
 
 pytestmark = pytest.mark.integration

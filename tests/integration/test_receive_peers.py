@@ -38,7 +38,7 @@ from pynetdicom import AE
 from pynetdicom.dsutils import split_dataset
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
 
-from config.settings import Priority
+from config.base import Priority
 from scp_node.errors import SpoolFullError
 from scp_node.scp.contexts import SOP_CLASSES
 from scp_node.scp.statuses import Status

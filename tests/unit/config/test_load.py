@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from config.analysis import Polarity
+from config.base import Priority
 from config.load import ConfigError, load
-from config.settings import NodeSettings, Polarity, Priority
+from config.settings import NodeSettings
 
 
 def write(folder: Path, text: str) -> Path:

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, evt
 
-from config.settings import DicomDestination
+from config.destinations import DicomDestination
 from scp_node.delivery import catalog
 from scp_node.delivery.dicom import negotiate
 from scp_node.records import Outgoing, Verdict

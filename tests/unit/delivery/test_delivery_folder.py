@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from config.settings import FolderDestination
+from config.destinations import FolderDestination
 from scp_node.delivery import catalog
 from scp_node.records import Outgoing, Verdict
 

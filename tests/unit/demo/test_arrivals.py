@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from config.settings import ResultSettings
+from config.results import ResultSettings
 from inference.records import (
     Analysis,
     ChestImage,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydicom.data import get_testdata_file
 
-from config.settings import AnalysisSettings, EligibilitySettings
+from config.analysis import AnalysisSettings, EligibilitySettings
 from inference.engine import Engine, LoadedModel, threads_per_process
 from inference.errors import CheckpointError, DeviceError, InferenceError, SourceError
 from inference.imaging.source import read_header, read_pixels

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from dbos import DBOS
 
-from config.settings import Priority, SpoolSettings
+from config.base import Priority
+from config.storage import SpoolSettings
 from scp_node.jobs.database import open_engine
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs

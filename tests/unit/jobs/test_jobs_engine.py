@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 from dbos import DBOS
 
-from config.settings import FolderDestination, Priority
+from config.base import Priority
+from config.destinations import FolderDestination
 from scp_node.jobs import database, queues, workflows
 from scp_node.jobs.children import PoolStoppedError
 from scp_node.jobs.database import lease

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from config.settings import Priority
+from config.base import Priority
 from scp_node.jobs import database
 from scp_node.jobs.database import conflict, delivery, instance, sent_uid
 from scp_node.jobs.intake import Filing

@@ -8,15 +8,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from config.settings import (
-    AnalysisSettings,
-    DatabaseSettings,
-    DeliverySettings,
-    DicomDestination,
-    FolderDestination,
-    NodeSettings,
-    SpoolSettings,
-)
+from config.analysis import AnalysisSettings
+from config.destinations import DeliverySettings, DicomDestination, FolderDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.errors import DatabaseError, JobStateError, UnknownJobError
 from scp_node.jobs import database
 from scp_node.jobs.admin import Admin

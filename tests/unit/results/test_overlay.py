@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from config.settings import SecondaryCaptureSettings
+from config.results import SecondaryCaptureSettings
 from inference.models.preprocess import resize
 from scp_node.results import canvas, captions, overlay, wording
 

@@ -15,7 +15,7 @@ from pydicom.uid import (
     UID_dictionary,
 )
 
-from config.settings import ReportSettings, ResultSettings, SecondaryCaptureSettings
+from config.results import ReportSettings, ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import phantoms, sources
 from scp_node.records import ResultKind
 from scp_node.results import codes

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from pydicom import Dataset, dcmread
 
-from config.settings import ReportSettings, ResultSettings, SecondaryCaptureSettings
+from config.results import ReportSettings, ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import phantoms, sources
 from scp_node.errors import ResultError
 from scp_node.records import ResultKind

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from config.settings import ResultSettings, SecondaryCaptureSettings
+from config.results import ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import encodings, phantoms, sources
 from scp_node.results import context
 from scp_node.results.catalog import build_results

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from config.settings import ReportSettings, ResultSettings, SecondaryCaptureSettings
+from config.results import ReportSettings, ResultSettings, SecondaryCaptureSettings
 from inference.records import WindowSource
 from scp_node.demo import phantoms
 from scp_node.records import ResultKind

@@ -9,7 +9,7 @@ from pydicom import dcmread
 from pydicom.encaps import generate_frames
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from config.settings import ResultSettings, SecondaryCaptureSettings
+from config.results import ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import encodings, phantoms
 from scp_node.records import ResultKind
 from scp_node.results import overlay

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.settings import Priority, SpoolSettings
+from config.base import Priority
+from config.storage import SpoolSettings
 from scp_node.records import Intake
 from scp_node.scp.assembly import Assembler, split_fragments
 from scp_node.scp.callers import Peer

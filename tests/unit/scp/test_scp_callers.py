@@ -2,7 +2,8 @@
 
 import pytest
 
-from config.settings import Caller, Priority, ReceiverSettings
+from config.base import Priority
+from config.receiver import Caller, ReceiverSettings
 from scp_node.scp.callers import Peer, Rejection, decide
 
 CALLERS = (

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from config.settings import ReceiverSettings
+from config.receiver import ReceiverSettings
 from scp_node.scp.callers import Peer, Rejection
 from scp_node.scp.gate import Gate
 

@@ -12,7 +12,8 @@ from pydicom import Dataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
-from config.settings import Priority, SpoolSettings
+from config.base import Priority
+from config.storage import SpoolSettings
 from scp_node.errors import SpoolFullError
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.callers import Peer

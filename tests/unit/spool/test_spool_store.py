@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config.settings import SpoolSettings
+from config.storage import SpoolSettings
 from scp_node.errors import SpoolFullError
 from scp_node.spool import store
 from scp_node.spool.incoming import HEAD_BYTES, IncomingFile

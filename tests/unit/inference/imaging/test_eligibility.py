@@ -8,7 +8,7 @@ from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.uid import JPEGBaseline8Bit
 
-from config.settings import EligibilitySettings
+from config.analysis import EligibilitySettings
 from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels

@@ -6,7 +6,7 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
-from config.settings import Polarity
+from config.analysis import Polarity
 from inference.imaging.render import render
 from inference.records import RenderRule, WindowSource
 from scp_node.demo import encodings, phantoms, sources

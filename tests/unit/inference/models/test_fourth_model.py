@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models import vgg
 
-from config.settings import AnalysisSettings
+from config.analysis import AnalysisSettings
 from inference.engine import Engine
 from inference.errors import CheckpointError
 from inference.models import catalog, gradcam

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from config.settings import AnalysisSettings
+from config.analysis import AnalysisSettings
 from inference.engine import Engine
 from inference.errors import CheckpointError
 from inference.models.catalog import MODELS
