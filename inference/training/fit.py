@@ -1,4 +1,4 @@
-"""Train one classifier from random weights; resumable from the last finished epoch, with the same outcome.
+"""Train one classifier from random or given weights; resumable from the last finished epoch, with the same outcome.
 
 What a run leaves is a folder: ``recipe.json``, ``log.jsonl`` (figures of each epoch) and ``state.pt`` (the last
 finished epoch). Making a checkpoint of it is ``export``'s work.
@@ -7,7 +7,7 @@ finished epoch). Making a checkpoint of it is ``export``'s work.
 import fcntl
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -49,6 +49,9 @@ class Fit:
         What is trained on; the caller chose the split.
     folder
         Made if it is not there; a run that is there goes on after its last finished epoch.
+    initial
+        The weights to begin with, as ``state_dict`` names them, whose hash the recipe holds as ``begins_from``; random
+        ones when None. A run that goes on takes its own.
 
     Raises
     ------
@@ -56,7 +59,14 @@ class Fit:
         The folder holds a run by another recipe, is in use by another process, or its state cannot be read.
     """
 
-    def __init__(self, architecture: Architecture, rows: Sequence[LabelledImage], folder: Path, recipe: Recipe) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        rows: Sequence[LabelledImage],
+        folder: Path,
+        recipe: Recipe,
+        initial: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self._recipe = recipe
         self._rows = rows
         self._folder = folder
@@ -80,6 +90,8 @@ class Fit:
         # saturated, and the first epochs would only bring them down.
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
+        if initial is not None:
+            network.load_state_dict(initial)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's overloads leave out memory_format with a device
         self.average = AveragedModel(self.network, avg_fn=self._average, use_buffers=True)
         decayed = [p for p in self.network.parameters() if p.ndim > 1]

@@ -36,6 +36,8 @@ class Recipe:
         Weight of what the class activation maps of pneumonia are asked for beside the label (right for the right
         reasons, Ross et al., IJCAI 2017): to lie inside the radiologists' boxes where there are any, inside the lung
         fields elsewhere, and away from the outer border everywhere.
+    begins_from
+        SHA-256 of the weights file that the run begins with; empty for random weights.
     threads
         Of torch, on the CPU.
     """
@@ -55,6 +57,7 @@ class Recipe:
     border_weight: float = 0.2
     dropout: float = 0.2
     seed: int = 20261123
+    begins_from: str = ""
     threads: int = 1
 
     def __post_init__(self) -> None:

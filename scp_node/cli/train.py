@@ -1,9 +1,9 @@
-"""`scp-node train`: train one model from random weights, resume a run, and export it as a checkpoint."""
+"""`scp-node train`: train one model from random or known weights, resume a run, and export it as a checkpoint."""
 
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from inference.errors import CheckpointError
 from inference.models.catalog import MODELS, ModelSpec
+from inference.models.checkpoint import load_network, read_manifest
 from inference.training import metrics
 from inference.training.dataset import LabelledImage, load_images, read_labels
 from inference.training.evaluate import groups
@@ -21,6 +23,8 @@ from inference.training.recipe import Recipe, RunError, read_recipe, recipe_of
 from scp_node.cli.options import add_command
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from inference.training.fit import Fit
     from scp_node.cli.options import Subparsers
 
@@ -35,9 +39,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         "train",
         summary="train a model",
         description="""
-            Train one model from random weights, calibrate it and export it as a checkpoint folder. A CUDA device is
-            used where there is one. Each finished epoch is kept in the run folder; the same command goes on after an
-            interruption, with the same outcome.
+            Train one model from random weights or from those of a checkpoint, calibrate it and export it as a
+            checkpoint folder. A CUDA device is used where there is one. Each finished epoch is kept in the run folder;
+            the same command goes on after an interruption, with the same outcome.
 
             DIR holds labels.csv (columns file, label and split, which is train or val) and the images. The checkpoints
             of the node are not touched unless --checkpoints names their folder.
@@ -46,6 +50,7 @@ def add_parser(subparsers: "Subparsers") -> None:
             scp-node train --model resnet18 --data cxr                  in runs/resnet18
             scp-node train --model resnet18 --data cxr --export-only    the last finished epoch, as it is
             scp-node train --model resnet18 --data cxr --run runs/quick --stages 2x96,1x128
+            scp-node train --model resnet18 --data site --run runs/site --from checkpoints/resnet18 --stages 4x224
         """,
     )
     names = [spec.name for spec in MODELS]
@@ -57,6 +62,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="stop after N epochs of the run; the next call goes on")
     parser.add_argument("--export-only", action="store_true", help="train nothing, export the last finished epoch")
     recipe = parser.add_argument_group("recipe", "what differs from the model's own recipe; fixed when a run begins")
+    recipe.add_argument(
+        "--from", type=Path, dest="origin", metavar="DIR", help="checkpoint folder whose weights the run begins with"
+    )
     recipe.add_argument("--stages", type=_stages, metavar="NxPX,...", help="epochs and input size, 9x96,6x128,2x224")
     recipe.add_argument("--samples-per-epoch", type=int, metavar="N")
     recipe.add_argument("--batch-size", type=int, metavar="N")
@@ -74,8 +82,9 @@ def run(args: argparse.Namespace) -> int:
     folder: Path = args.run or Path("runs") / spec.name
     training, validation = read_labels(args.data, "train"), read_labels(args.data, "val")
     if not args.export_only:
+        initial = None if args.origin is None else _weights(args.origin, spec)
         recipe = _recipe(args, folder)
-        fit = Fit(spec.architecture, training, folder, recipe)
+        fit = Fit(spec.architecture, training, folder, recipe, initial)
         console.print(
             f"{spec.title} on {fit.device}: {len(training)} images, epochs {fit.epoch + 1} to {recipe.epochs}"
             if fit.epoch < recipe.epochs
@@ -177,16 +186,29 @@ def _recipe(args: argparse.Namespace, folder: Path) -> Recipe:
     """The recipe of the run that is there, else the model's own; with what the command line says."""
     named = ("stages", "samples_per_epoch", "batch_size", "learning_rate", "seed", "threads")
     changes = {key: value for key in named if (value := getattr(args, key)) is not None}
+    if args.origin is not None:
+        changes["begins_from"] = read_manifest(args.origin).weights_sha256
     try:
         return replace(read_recipe(folder) or recipe_of(args.model), **changes)
     except ValueError as error:
         raise RunError(str(error)) from error
 
 
+def _weights(folder: Path, spec: ModelSpec) -> "Mapping[str, Tensor]":
+    """The weights of a checkpoint folder, verified; raises CheckpointError also where they are of another network."""
+    manifest = read_manifest(folder)
+    if manifest.architecture != spec.architecture.name:
+        detail = f"its weights are of architecture {manifest.architecture}, not {spec.architecture.name}"
+        raise CheckpointError(manifest.name, detail)
+    return load_network(folder, manifest).state_dict()
+
+
 def _command(spec: ModelSpec, recipe: Recipe) -> str:
     """The command that trains by a recipe; what it cannot say is in the recipe.json it names."""
     words = ["scp-node", "train", "--model", spec.name, "--data", "DIR"]
     own = recipe_of(spec.name)
+    if recipe.begins_from:
+        words += ["--from", f"CHECKPOINT-{recipe.begins_from[:12]}"]
     if recipe.stages != own.stages:
         words += ["--stages", ",".join(f"{epochs}x{size}" for epochs, size in recipe.stages)]
     for key in ("samples_per_epoch", "batch_size", "learning_rate", "seed", "threads"):
