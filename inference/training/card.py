@@ -144,6 +144,11 @@ def _noise(rows: Sequence[LabelledImage]) -> str:
 def _training(manifest: Manifest, record: TrainingRecord) -> str:
     recipe = record.recipe
     stages = ", then ".join(f"{epochs} epochs at {size} px" for epochs, size in recipe.stages)
+    origin = (
+        f"It began with the weights of SHA-256 `{recipe.begins_from[:16]}...`, trained before on the same split."
+        if recipe.begins_from
+        else "It began with random weights."
+    )
     unfinished = "" if record.epochs == recipe.epochs else f" **Only {record.epochs} of {recipe.epochs} were trained.**"
     return f"""## Training
 
@@ -153,6 +158,7 @@ def _training(manifest: Manifest, record: TrainingRecord) -> str:
 {record.command}
 ```
 
+{origin}
 {stages}; {recipe.samples_per_epoch} draws an epoch, balanced across source and class, {recipe.nih_share:.0%} from NIH
 where there is another source; AdamW, learning rate {recipe.learning_rate:g} with warm-up and cosine, weight decay
 {recipe.weight_decay:g}, batches of {recipe.batch_size}, mixup in {recipe.mix_probability:.0%} of them, seed

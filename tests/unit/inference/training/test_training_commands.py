@@ -5,8 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from inference.models.checkpoint import load_network
+from inference.training.fit import read_state
 from scp_node.cli.main import main
 
 
@@ -24,6 +27,22 @@ def test_training_stops_after_the_epochs_asked_for_and_goes_on(phantoms, tmp_pat
     assert {"epoch", "loss", "kermany-2018", "nih-chestxray8 (rsna)"} <= json.loads(line).keys()
     assert main([*command, "--seed", "99"]) == 1
     assert "another recipe (seed differ)" in capsys.readouterr().err
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint(phantoms, exported, tmp_path, capsys):
+    run = tmp_path / "run"
+    command = ["train", "--data", str(phantoms), "--run", str(run), "--from", str(exported[0] / "resnet18")]
+    quick = ["--stages", "1x32", "--samples-per-epoch", "8", "--batch-size", "8", "--learning-rate", "1e-12"]
+    assert main([*command, "--model", "densenet121", *quick]) == 1
+    assert "architecture resnet18, not densenet121" in capsys.readouterr().err
+    assert not run.exists()
+    assert main([*command, "--model", "resnet18", *quick, "--epochs", "1"]) == 0
+    assert json.loads((run / "recipe.json").read_text())["begins_from"] == exported[1].weights_sha256
+    # At such a rate the weights are still those of the checkpoint, but for its storing in float16.
+    begun = read_state(run)["network"]["layer1.0.conv1.weight"]
+    known = load_network(exported[0] / "resnet18", exported[1]).state_dict()["layer1.0.conv1.weight"]
+    assert torch.allclose(begun, known, atol=1e-3)
+    assert float(known.abs().max()) > 0.01
 
 
 def test_export_of_a_run_that_is_there(phantoms, trained, exported, tmp_path, capsys):
