@@ -1,0 +1,90 @@
+"""What happened to who may talk to this node: one small record, told to one callable. Holds no patient data."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+
+class EventKind(StrEnum):
+    """What kind of thing happened."""
+
+    ASSOCIATION_REJECTED = "association_rejected"
+    """An A-ASSOCIATE-RQ was answered with a rejection; the reason is the rule (`scp_node.scp.callers.Rejection`)."""
+    ASSOCIATION_ABORTED = "association_aborted"
+    """This node ended a connection or an association whose peer broke the protocol."""
+    LIMIT_REACHED = "limit_reached"
+    """A connection was ended because of a limit: too many, too slow, too long, too large."""
+    TLS_FAILED = "tls_failed"
+    """A TLS handshake failed, as server or as client: no certificate, a foreign or expired one, an old version."""
+    CERTIFICATE_EXPIRES = "certificate_expires"
+    """A certificate of this node has expired or will within the days that are configured."""
+    CREDENTIALS_RELOADED = "credentials_reloaded"
+    """Certificate, key or authorities were read again because the files have changed."""
+    CREDENTIALS_REFUSED = "credentials_refused"
+    """Changed files cannot be used; the former ones stay in use."""
+    CALLERS_RELOADED = "callers_reloaded"
+    """The list of who may open associations was read again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityEvent:
+    """One event.
+
+    Parameters
+    ----------
+    reason
+        A rule's name or a short sentence of this node's own, never text of the peer's.
+    address
+        IP address of the peer; empty when there is none.
+    calling_ae_title, called_ae_title
+        As the peer sent them, without padding, unescaped: they may hold any character. Empty when unknown.
+    subject
+        Of the certificate that it is about (RFC 4514), unescaped too; empty when there is none.
+    is_tls
+        Whether it happened on a TLS port.
+    """
+
+    kind: EventKind
+    reason: str
+    address: str = ""
+    calling_ae_title: str = ""
+    called_ae_title: str = ""
+    subject: str = ""
+    is_tls: bool = False
+    occurred_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+Sink = Callable[[SecurityEvent], None]
+"""Takes an event; called by the thread that it happened in, so it must be quick and safe to call from many threads."""
+
+
+def log(event: SecurityEvent) -> None:
+    """Write an event to the log; the sink of a node that keeps no audit trail."""
+    details = {
+        name: value
+        for name, value in (
+            ("peer_address", event.address),
+            ("calling_ae_title", event.calling_ae_title),
+            ("called_ae_title", event.called_ae_title),
+            ("subject", event.subject),
+        )
+        if value
+    }
+    _log.warning("security event", kind=event.kind.value, reason=event.reason, is_tls=event.is_tls, **details)
+
+
+def guarded(sink: Sink) -> Sink:
+    """Return a sink that never raises: an audit trail that cannot be written must not end an association's thread."""
+
+    def tell(event: SecurityEvent) -> None:
+        try:
+            sink(event)
+        except Exception:
+            _log.exception("security event lost", kind=event.kind.value, reason=event.reason)
+
+    return tell
