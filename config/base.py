@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 AeTitle = Annotated[
     str, Field(min_length=1, max_length=16, pattern=r"^[\x20-\x5b\x5d-\x7e]*[\x21-\x5b\x5d-\x7e][\x20-\x5b\x5d-\x7e]*$")
@@ -19,6 +19,14 @@ CodeText = Annotated[
     Field(pattern=r"^[\x21-\x2b\x2d-\x5b\x5d-\x7e]{1,16},[A-Za-z0-9_]{1,16},[\x20-\x5b\x5d-\x7e]{1,64}$"),
 ]
 """A coded concept: ``value,scheme,meaning``."""
+
+
+def _hexadecimal(fingerprint: str) -> str:
+    return fingerprint.replace(":", "").lower()
+
+
+Fingerprint = Annotated[str, Field(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$"), AfterValidator(_hexadecimal)]
+"""SHA-256 of a certificate, with or without colons as ``openssl x509 -fingerprint -sha256`` shows it; kept without."""
 
 
 class Section(BaseModel):

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from config.base import AeTitle, Port, Section, Slug
+from config.base import AeTitle, Fingerprint, Port, Section, Slug
 
 
 class DestinationBase(Section):
@@ -25,6 +25,24 @@ class DicomDestination(DestinationBase):
     calling_ae_title: AeTitle | None = Field(None, description="Title this node calls with; unset: receiver.ae_title.")
     maximum_associations: int = Field(2, ge=1, le=64, description="Associations to this peer at the same time.")
     timeout_s: float = Field(30.0, gt=0, description="Wait for connecting and for each answer.")
+    tls: bool = Field(False, description="Connect with TLS 1.2 or 1.3 (PS3.15 B.12); see docs/tls.md.")
+    tls_authorities: Path | None = Field(
+        None, description="PEM file: authorities that the peer's certificate may come from; unset: those of the system."
+    )
+    tls_host_name: str | None = Field(
+        None, min_length=1, description="Name or address in the peer's certificate; unset: host."
+    )
+    tls_sha256: Fingerprint | None = Field(
+        None, description="SHA-256 fingerprint of the peer's certificate: this one and no other, whoever signed it."
+    )
+    tls_certificate: Path | None = Field(None, description="PEM file: certificate that this node shows to the peer.")
+    tls_key: Path | None = Field(None, description="PEM file: its private key, not encrypted, mode 0600.")
+
+    @model_validator(mode="after")
+    def _certificate_has_a_key(self) -> "DicomDestination":
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together")
+        return self
 
 
 class FolderDestination(DestinationBase):

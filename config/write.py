@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from config.analysis import AnalysisSettings
 from config.destinations import DicomDestination, FolderDestination
 from config.load import SECRET_KEYS, section_of
-from config.receiver import Caller
+from config.receiver import Caller, ReceiverTlsSettings
 from config.settings import NodeSettings
 
 _HEADER = """\
@@ -32,6 +32,16 @@ _SAMPLES: dict[type[BaseModel], dict[str, object]] = {
         "host": "192.0.2.10",
         "port": 104,
         "calling_ae_title": "SCP_NODE",
+        "tls_authorities": "/etc/scp-node/authorities.pem",
+        "tls_host_name": "pacs.example.org",
+        "tls_sha256": "00" * 32,
+        "tls_certificate": "/etc/scp-node/node.pem",
+        "tls_key": "/etc/scp-node/node.key",
+    },
+    ReceiverTlsSettings: {
+        "certificate": "/etc/scp-node/node.pem",
+        "key": "/etc/scp-node/node.key",
+        "authorities": "/etc/scp-node/authorities.pem",
     },
     FolderDestination: {"name": "archive", "kind": "folder", "folder": "/srv/scp-node/results"},
     AnalysisSettings: {"checkpoints": "/srv/scp-node/checkpoints"},
