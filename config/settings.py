@@ -1,14 +1,18 @@
 """The whole configuration. Each section's module holds its keys and defaults; nothing else in the project holds one."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from config.analysis import AnalysisSettings
+from config.audit import AuditSettings
 from config.base import Section
+from config.console import ConsoleSettings
 from config.destinations import DeliverySettings, Destination
 from config.receiver import ReceiverSettings
 from config.results import ResultSettings
+from config.service import ServiceSettings
 from config.storage import DatabaseSettings, SpoolSettings
 
 
@@ -31,7 +35,14 @@ class NodeSettings(Section):
     results: ResultSettings = ResultSettings()
     destinations: tuple[Destination, ...] = ()
     delivery: DeliverySettings = DeliverySettings()
+    service: ServiceSettings = ServiceSettings()
     logging: LoggingSettings = LoggingSettings()
+    audit: AuditSettings = AuditSettings()
+
+    @property
+    def audit_file(self) -> Path:
+        """Where the audit trail is written."""
+        return self.audit.file or self.spool.folder.parent / "audit" / "audit.jsonl"
 
     @model_validator(mode="after")
     def _names_are_distinct(self) -> "NodeSettings":
