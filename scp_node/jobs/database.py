@@ -114,8 +114,14 @@ delivery = sa.Table(
     sa.Column("first_attempt_at", sa.Double),
     sa.Column("next_attempt_at", sa.Double),
     sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="0"),
 )
-"""Where the results of an instance stand at a destination; ``job_id``: the deliver job that runs or waits."""
+"""Where the results of an instance stand at a destination; ``job_id``: the deliver job that runs or waits.
+
+``setbacks``: failed attempts since the destination last answered, for the back-off; ``epoch``: of the breaker when the
+job was last delayed.
+"""
 
 delivered_object = sa.Table(
     "delivered_object",
@@ -127,8 +133,44 @@ delivered_object = sa.Table(
     sa.Column("status", sa.Integer),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("at", sa.Double, nullable=False),
+    sa.Column("committed_at", sa.Double),
 )
-"""The last word of a destination on each object."""
+"""The last word of a destination on each object; ``committed_at``: when it took responsibility for it (PS3.4 J)."""
+
+breaker = sa.Table(
+    "breaker",
+    metadata,
+    sa.Column("destination", sa.Text, primary_key=True),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("since", sa.Double, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("last_instance_id", sa.BigInteger),
+    sa.Column("last_error", sa.Text, nullable=False),
+    sa.Column("last_error_at", sa.Double),
+    sa.Column("probes", sa.Integer, nullable=False),
+    sa.Column("next_probe_at", sa.Double),
+    sa.Column("trial_instance_id", sa.BigInteger),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("is_resuming", sa.Boolean, nullable=False),
+)
+"""Whether a destination takes anything at the moment, for all processes; no row: nothing has ever failed.
+
+``epoch`` counts how often it came back; deliveries that were delayed before are hastened while ``is_resuming``.
+"""
+
+commitment = sa.Table(
+    "commitment",
+    metadata,
+    sa.Column("transaction_uid", sa.Text, primary_key=True),
+    sa.Column("instance_id", sa.ForeignKey("instance.id", ondelete="CASCADE"), nullable=False),
+    sa.Column("destination", sa.Text, nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("requested_at", sa.Double, nullable=False),
+    sa.Column("deadline_at", sa.Double, nullable=False),
+    sa.Column("answered_at", sa.Double),
+)
+"""Storage Commitment transactions (PS3.4 J.3): asked of a destination, and answered by it, perhaps long after."""
 
 sent_uid = sa.Table(
     "sent_uid",

@@ -120,6 +120,36 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             beat_at DOUBLE PRECISION NOT NULL
         )""",
     ),
+    (
+        "ALTER TABLE delivery ADD COLUMN setbacks INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE delivery ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE delivered_object ADD COLUMN committed_at DOUBLE PRECISION",
+        """CREATE TABLE breaker (
+            destination TEXT NOT NULL PRIMARY KEY,
+            state TEXT NOT NULL,
+            since DOUBLE PRECISION NOT NULL,
+            failures INTEGER NOT NULL,
+            last_instance_id BIGINT,
+            last_error TEXT NOT NULL,
+            last_error_at DOUBLE PRECISION,
+            probes INTEGER NOT NULL,
+            next_probe_at DOUBLE PRECISION,
+            trial_instance_id BIGINT,
+            epoch INTEGER NOT NULL,
+            is_resuming BOOLEAN NOT NULL
+        )""",
+        """CREATE TABLE commitment (
+            transaction_uid TEXT NOT NULL PRIMARY KEY,
+            instance_id BIGINT NOT NULL REFERENCES instance (id) ON DELETE CASCADE,
+            destination TEXT NOT NULL,
+            round INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            requested_at DOUBLE PRECISION NOT NULL,
+            deadline_at DOUBLE PRECISION NOT NULL,
+            answered_at DOUBLE PRECISION
+        )""",
+        "CREATE INDEX commitment_by_delivery ON commitment (instance_id, destination)",
+    ),
 )
 
 _IDENTITY = {
