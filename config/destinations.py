@@ -25,6 +25,14 @@ class DicomDestination(DestinationBase):
     calling_ae_title: AeTitle | None = Field(None, description="Title this node calls with; unset: receiver.ae_title.")
     maximum_associations: int = Field(2, ge=1, le=64, description="Associations to this peer at the same time.")
     timeout_s: float = Field(30.0, gt=0, description="Wait for connecting and for each answer.")
+    storage_commitment: bool = Field(
+        False,
+        description="Ask the peer to take responsibility for what it stored (PS3.4 J); it must know this node's address.",
+    )
+    commitment_timeout_s: float = Field(3600.0, gt=0, description="Wait for its report before asking again.")
+    commitment_attempts: int = Field(
+        3, ge=1, le=20, description="Requests, each after what it lacks was sent again, before its word is final."
+    )
     tls: bool = Field(False, description="Connect with TLS 1.2 or 1.3 (PS3.15 B.12); see docs/tls.md.")
     tls_authorities: Path | None = Field(
         None, description="PEM file: authorities that the peer's certificate may come from; unset: those of the system."
@@ -62,3 +70,8 @@ class DeliverySettings(Section):
         5.0, gt=0, description="Wait after the first failure; doubles with each further one, with jitter."
     )
     maximum_delay_s: float = Field(3600.0, gt=0, description="Longest wait between attempts.")
+    failures_before_pause: int = Field(
+        3, ge=1, description="Failures in a row after which a destination is only asked by C-ECHO whether it is back."
+    )
+    first_probe_s: float = Field(2.0, gt=0, description="Wait before the first such question; doubles with each.")
+    maximum_probe_s: float = Field(15.0, gt=0, description="Longest wait between two questions.")

@@ -35,12 +35,21 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     """Not sent yet, or to be tried again."""
+    COMMITTING = "committing"
+    """The destination stored every object that it takes, and was or will be asked to commit itself (PS3.4 J)."""
     DELIVERED = "delivered"
     """The destination confirmed every object that it takes."""
+    COMMITTED = "committed"
+    """It also took responsibility for keeping them, by Storage Commitment."""
     REFUSED = "refused"
     """Given up: the destination refuses for good, or patience ran out."""
     CANCELLED = "cancelled"
     """Given up by an operator."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (DeliveryState.WAITING, DeliveryState.COMMITTING)
 
 
 class ResultKind(StrEnum):
@@ -121,9 +130,9 @@ class Verdict(StrEnum):
     TRANSIENT = "transient"
     """Worth trying again: no connection, rejected for now, out of resources (0xA7xx)."""
     PERMANENT = "permanent"
-    """Refused for good: 0xA9xx, 0xCxxx, 0x0122, 0x0124."""
+    """Refused for good, whatever happens at the destination: 0xA9xx, 0xCxxx."""
     NOT_TAKEN = "not_taken"
-    """The destination accepts no presentation context for it: it takes no objects of this class."""
+    """The destination takes no objects of this class: no presentation context, or 0x0122."""
     NOT_NEEDED = "not_needed"
     """Another object of the same group was taken instead."""
 
@@ -138,9 +147,12 @@ class ObjectOutcome:
         DIMSE status of the answer; None when there was none.
     detail
         One sentence for an operator; empty when confirmed.
+    is_reached
+        False: there was no association, or no folder; the object had no part in the failure.
     """
 
     sop_instance_uid: str
     verdict: Verdict
     status: int | None
     detail: str = ""
+    is_reached: bool = True
