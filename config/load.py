@@ -7,6 +7,7 @@ JSON there (``SCP_NODE__DESTINATIONS='[{"name": "pacs", ...}]'``). Relative path
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +22,8 @@ from config.settings import NodeSettings
 
 PREFIX = "SCP_NODE__"
 
-SECRET_KEYS = frozenset({"database.url"})
-"""Values that hold a password and are never printed."""
+SECRET_KEYS = frozenset({"database.url", "console.users.password_hash"})
+"""Values that hold a password or what it can be found from, and are never printed."""
 
 
 class ConfigError(Exception):
@@ -177,7 +178,9 @@ def _reason(error: ErrorDetails) -> str:
 
 
 def _got(error: ErrorDetails, key: str) -> str:
-    if error["type"] in ("extra_forbidden", "missing", "union_tag_not_found", "value_error") or key in SECRET_KEYS:
+    if error["type"] in ("extra_forbidden", "missing", "union_tag_not_found", "value_error"):
+        return ""
+    if re.sub(r"\[\d+\]", "", key) in SECRET_KEYS:
         return ""
     value = error["input"]
     return f", got {value!r}" if isinstance(value, str | int | float | bool) and len(str(value)) <= 80 else ""

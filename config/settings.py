@@ -36,6 +36,7 @@ class NodeSettings(Section):
     destinations: tuple[Destination, ...] = ()
     delivery: DeliverySettings = DeliverySettings()
     service: ServiceSettings = ServiceSettings()
+    console: ConsoleSettings = ConsoleSettings()
     logging: LoggingSettings = LoggingSettings()
     audit: AuditSettings = AuditSettings()
 

@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from config.analysis import AnalysisSettings
+from config.audit import AuditSettings, SyslogSettings
+from config.console import ConsoleSettings, ConsoleUser
 from config.destinations import DicomDestination, FolderDestination
 from config.load import SECRET_KEYS, section_of
 from config.receiver import Caller, ReceiverTlsSettings
@@ -22,6 +24,9 @@ _HEADER = """\
 # SCP_NODE__RECEIVER__PORT=11113; lists and tables are written as JSON there. Relative paths are relative to the
 # folder that scp-node is started in. `scp-node config check --config FILE` says whether a file can be used.
 """
+
+HIDDEN = "***"
+"""Stands for a secret."""
 
 _SAMPLES: dict[type[BaseModel], dict[str, object]] = {
     Caller: {"ae_title": "PACS", "addresses": ("192.0.2.10", "198.51.100.0/24")},
@@ -44,6 +49,15 @@ _SAMPLES: dict[type[BaseModel], dict[str, object]] = {
         "authorities": "/etc/scp-node/authorities.pem",
     },
     FolderDestination: {"name": "archive", "kind": "folder", "folder": "/srv/scp-node/results"},
+    AuditSettings: {"file": "/var/log/scp-node/audit.jsonl"},
+    SyslogSettings: {
+        "authorities": "/etc/scp-node/authorities.pem",
+        "host_name": "collector.example.org",
+        "certificate": "/etc/scp-node/node.pem",
+        "key": "/etc/scp-node/node.key",
+    },
+    ConsoleSettings: {"tls_certificate": "/etc/scp-node/console.pem", "tls_key": "/etc/scp-node/console.key"},
+    ConsoleUser: {"name": "anna", "role": "operator"},
     AnalysisSettings: {"checkpoints": "/srv/scp-node/checkpoints"},
 }
 """Values for keys without a default; the addresses are reserved for documentation (RFC 5737)."""
@@ -67,7 +81,7 @@ def _example_section(section: type[BaseModel], path: str) -> Iterator[str]:
     if path:
         yield from (f"# {_summary(section)}", f"[{path}]")
     for name, field in section.model_fields.items():
-        if section_of(field) is not None or name in ("callers", "destinations"):
+        if section_of(field) is not None or name in ("callers", "destinations", "users"):
             continue
         yield f"# {_comment(name, field)}"
         if field.default is None:
@@ -77,9 +91,10 @@ def _example_section(section: type[BaseModel], path: str) -> Iterator[str]:
             yield f"{name} = {_toml(field.default)}"
     if path:
         yield ""
-    if "callers" in section.model_fields:
-        yield f"# {_comment('callers', section.model_fields['callers'])}"
-        yield from _example_item(Caller, f"{path}.callers")
+    for name, item in (("callers", Caller), ("users", ConsoleUser)):
+        if name in section.model_fields:
+            yield f"# {_comment(name, section.model_fields[name])}"
+            yield from _example_item(item, f"{path}.{name}")
     for name, field in section.model_fields.items():
         if (inner := section_of(field)) is not None:
             yield from _example_section(inner, f"{path}.{name}" if path else name)
@@ -128,8 +143,7 @@ def _section(settings: BaseModel, path: str) -> Iterator[str]:
         yield from ("", f"[{path}]")
     for name, value in values.items():
         if name not in tables and name not in items and value is not None:
-            shown = _without_password(str(value)) if f"{path}.{name}" in SECRET_KEYS else value
-            yield f"{name} = {_toml(shown)}"
+            yield f"{name} = {_toml(_shown(f'{path}.{name}', value))}"
     for name, table in tables.items():
         yield from _section(table, f"{path}.{name}" if path else name)
     for name, entries in items.items():
@@ -137,13 +151,20 @@ def _section(settings: BaseModel, path: str) -> Iterator[str]:
             yield from ("", f"[[{path}.{name}]]" if path else f"[[{name}]]")
             for key in type(entry).model_fields:
                 if (value := getattr(entry, key)) is not None:
-                    yield f"{key} = {_toml(value)}"
+                    yield f"{key} = {_toml(_shown(f'{path}.{name}.{key}', value))}"
+
+
+def _shown(key: str, value: object) -> object:
+    """The value, or what may be shown of a secret."""
+    if key not in SECRET_KEYS or not value:
+        return value
+    return _without_password(str(value)) if key.endswith(".url") else HIDDEN
 
 
 def _without_password(url: str) -> str:
     """Hide what stands between the first colon of the user part and the last @, and password parameters."""
-    url = re.sub(r"^([^:/]+://[^:/@]*):.*@", r"\1:***@", url)
-    return re.sub(r"(password=)[^&]*", r"\1***", url, flags=re.IGNORECASE)
+    url = re.sub(r"^([^:/]+://[^:/@]*):.*@", rf"\1:{HIDDEN}@", url)
+    return re.sub(r"(password=)[^&]*", rf"\1{HIDDEN}", url, flags=re.IGNORECASE)
 
 
 def _toml(value: object) -> str:
