@@ -22,6 +22,7 @@ PLANTS = [
     ("a model can never drop an association", "scp_node/delivery/planted.py", "import highdicom"),
     ("scp, results and delivery meet in jobs only", "scp_node/scp/planted.py", "import scp_node.delivery"),
     ("only jobs knows the durable engine", "scp_node/cli/planted.py", "from dbos import DBOS"),
+    ("the console reaches models through child processes only", "scp_node/console/planted.py", "import torch"),
     ("training is never imported at run time", "scp_node/jobs/planted.py", "import inference.training.fit"),
 ]
 
