@@ -1,0 +1,182 @@
+"""The kill test: radiographs over several associations while processes die at random; ends with a balance.
+
+    python -m tests.faults.kills [--database sqlite|postgresql] [--instances 300] [--kills 20] [--runs 1] [--seed N]
+
+Runs a real node (`scp-node serve`), two destinations and a sender as processes of their own. One destination is down
+until half of the kills are done. Each kill is a SIGKILL of the node, of one of its inference children, of the node with
+all of them, or of a destination; what died is started again after a moment, as a supervisor would. Exit code 0 only if
+every instance was acknowledged, nothing is lost or stuck, each ended in the state it must end in, and each object that
+a destination got twice is explained by a kill between its answer and the node's commit.
+"""
+
+import argparse
+import contextlib
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tests.faults import radiographs
+from tests.faults.account import Balance, Kill, balance
+from tests.faults.installation import DESTINATIONS, Installation
+from tests.faults.processes import Program
+from tests.faults.records import read
+
+VICTIMS = {"serve": 8, "child": 6, "all": 2, "first": 2, "second": 2}
+"""Who dies how often, of twenty: `all` is the node and its children within a moment."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One run with one seed.
+
+    Parameters
+    ----------
+    gap_s
+        Mean time from one kill to the next.
+    stalled_s
+        Nothing has moved for this long: what is not final is stuck.
+    """
+
+    folder: Path
+    seed: int
+    database: str = "sqlite"
+    instances: int = 300
+    kills: int = 20
+    gap_s: float = 6.0
+    stalled_s: float = 120.0
+    checkpoints: Path | None = None
+    say: bool = True
+    done: list[Kill] = field(default_factory=list)
+    in_hand: int = 0
+    """Kills with unfinished work in the node."""
+
+    def run(self) -> Balance:
+        """Send, kill, wait, count."""
+        chance = random.Random(self.seed)
+        expected = radiographs.write(self.folder / "radiographs", self.instances, seed=self.seed)
+        installation = Installation(self.folder, database=self.database, checkpoints=self.checkpoints)
+        # Sending takes about as long as killing does, so that receiving is hit as well.
+        pause_s = 0.8 * self.kills * self.gap_s * 4 / self.instances
+        sender = installation.sender(self.folder / "radiographs", pause_s=pause_s, seed=self.seed)
+        try:
+            installation.destinations["first"].start()
+            installation.node.start()
+            installation.wait_receiving()
+            sender.start()
+            self._kill_all(installation, chance, len(expected))
+            sender.wait(3600)
+            is_final = installation.wait_final(len(expected), self.stalled_s)
+            self._tell(f"all final: {is_final}")
+            if installation.node.terminate() != 0:
+                raise RuntimeError(f"the node did not stop in order: {installation.node.log.read_text()[-3000:]}")
+            return balance(
+                expected,
+                answers=read(installation.record("sender")),
+                instances=installation.instances(),
+                results=installation.results(),
+                stored={name: read(installation.record(name)) for name in DESTINATIONS},
+                kills=self.done,
+            )
+        finally:
+            if sender.is_alive:
+                sender.kill()
+            installation.stop()
+
+    def _kill_all(self, installation: Installation, chance: random.Random, expected: int) -> None:
+        names, weights = list(VICTIMS), list(VICTIMS.values())
+        for number in range(self.kills):
+            if number == self.kills // 2:
+                self._tell("the second destination comes up")
+                installation.destinations["second"].start()
+            time.sleep(chance.uniform(0.2, 2 * self.gap_s))
+            victim = chance.choices(names, weights)[0]
+            self._kill(installation, victim, chance)
+            states = Counter(record.state for record in installation.instances())
+            if sum(count for state, count in states.items() if state.is_final) < expected:
+                self.in_hand += 1
+        if not installation.destinations["second"].is_alive:
+            installation.destinations["second"].start()
+
+    def _kill(self, installation: Installation, victim: str, chance: random.Random) -> None:
+        restart_s = chance.uniform(0.0, 1.5)
+        if victim in DESTINATIONS:
+            program: Program = installation.destinations[victim]
+            if not program.is_alive:  # the one that is down
+                victim, program = "serve", installation.node
+        else:
+            program = installation.node
+        children = program.children()
+        if victim == "child" and children:
+            child = chance.choice(children)
+            self._note("child", child.pid)
+            _end(child)
+            return
+        self._note("serve" if victim in ("child", "all") else victim, program.pid)
+        program.kill()
+        if victim == "all":
+            for child in children:
+                _end(child)
+        time.sleep(restart_s)
+        program.start()
+
+    def _note(self, victim: str, pid: int) -> None:
+        self.done.append(Kill(at=time.time(), victim=victim))
+        self._tell(f"kill {len(self.done):2}/{self.kills}: {victim} (process {pid})")
+
+    def _tell(self, line: str) -> None:
+        if self.say:
+            print(f"  {time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+def _end(child: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        child.kill()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--instances", type=int, default=300)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--gap", type=float, default=6.0, help="mean time between kills, seconds")
+    parser.add_argument("--seed", type=int, help="of the first run; the others count up")
+    parser.add_argument("--keep", type=Path, help="run in this folder and keep it")
+    arguments = parser.parse_args()
+    first = arguments.seed if arguments.seed is not None else secrets.randbelow(10**6)
+    broken = 0
+    for number in range(arguments.runs):
+        seed = first + number
+        folder = arguments.keep / str(seed) if arguments.keep else Path(tempfile.mkdtemp(prefix="faults-"))
+        print(f"run {number + 1}/{arguments.runs}: {arguments.database}, seed {seed}, {folder}", flush=True)
+        run = Run(
+            folder=folder,
+            seed=seed,
+            database=arguments.database,
+            instances=arguments.instances,
+            kills=arguments.kills,
+            gap_s=arguments.gap,
+        )
+        started = time.monotonic()
+        drawn = run.run()
+        victims = Counter(kill.victim for kill in run.done)
+        print(f"kills                   {len(run.done)} ({dict(victims)}), {run.in_hand} with work in hand")
+        print("\n".join(drawn.lines()))
+        print(f"duration                {time.monotonic() - started:.0f} s")
+        print("the contract held" if drawn.holds else "BROKEN", flush=True)
+        broken += not drawn.holds
+        if drawn.holds and not arguments.keep:
+            shutil.rmtree(folder)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""A private PostgreSQL cluster in a folder of its own, on a port of its own."""
+
+import getpass
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.faults.processes import Program, environment, wait_until
+
+
+def binaries() -> Path | None:
+    """Return the folder of PostgreSQL's programs, as Debian or the PATH has them; None when it is not installed."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
+    if found:
+        return found[-1].parent
+    on_path = shutil.which("initdb")
+    return Path(on_path).parent if on_path else None
+
+
+class Cluster:
+    """A database server that a test may kill and start again."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        programs = binaries()
+        if programs is None:
+            raise RuntimeError("PostgreSQL is not installed (apt-get install postgresql)")
+        self._programs = programs
+        self._data = folder / "data"
+        self._port = port
+        folder.mkdir(parents=True, exist_ok=True)
+        self._user = getpass.getuser()
+        self._prefix: list[str] = []
+        if os.geteuid() == 0:
+            # The server refuses to run as root.
+            self._user = "postgres"
+            account = pwd.getpwnam(self._user)
+            os.chown(folder, account.pw_uid, account.pw_gid)
+            for parent in folder.parents:
+                # Folders of tests are private; the server's account must be able to pass through.
+                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+            self._prefix = ["setpriv", "--reuid", self._user, "--regid", str(account.pw_gid), "--clear-groups"]
+        self.program = Program(
+            "postgresql",
+            [
+                *self._prefix,
+                str(programs / "postgres"),
+                "-D",
+                str(self._data),
+                "-p",
+                str(port),
+                "-c",
+                "listen_addresses=127.0.0.1",
+                "-c",
+                "unix_socket_directories=",
+                "-c",
+                "max_connections=300",
+            ],
+            folder.parent / "postgresql.log",
+        )
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{self._user}@127.0.0.1:{self._port}/postgres"
+
+    def create(self) -> None:
+        """Make the cluster; it trusts whoever connects from this machine."""
+        subprocess.run(
+            [*self._prefix, str(self._programs / "initdb"), "-D", str(self._data), "-A", "trust", "-E", "UTF8"],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            env=environment(),
+        )
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; after a kill it recovers by itself."""
+        self.program.start()
+        wait_until(self._answers, 120, "an answer of PostgreSQL")
+
+    def _answers(self) -> bool:
+        if not self.program.is_alive:
+            raise RuntimeError(f"PostgreSQL ended: {self.program.log.read_text()[-2000:]}")
+        ready = [str(self._programs / "pg_isready"), "-h", "127.0.0.1", "-p", str(self._port), "-q"]
+        return subprocess.run(ready, check=False).returncode == 0
