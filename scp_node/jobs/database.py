@@ -51,8 +51,15 @@ instance = sa.Table(
     sa.Column("window_function", sa.Text),
     sa.Column("notes", sa.Text, nullable=False),
     sa.Column("updated_at", sa.Double, nullable=False),
+    sa.Column("causes", sa.Text, nullable=False, server_default="[]"),
+    sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("removal", sa.Text),
 )
-"""One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool."""
+"""One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool.
+
+``causes``: JSON list, the errors behind a dead letter; ``place``: in the order of analysis, see `order`; ``removal``: why
+row and files are being removed at this moment, by `removing`.
+"""
 
 conflict = sa.Table(
     "conflict",
@@ -98,8 +105,12 @@ result = sa.Table(
     sa.Column("file", sa.Text, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
     sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    sa.Column("is_superseded", sa.Boolean, nullable=False, server_default=sa.false()),
 )
-"""Encoded result objects; ``alternatives`` names the group of which a peer gets one."""
+"""Encoded result objects; ``alternatives`` names the group of which a peer gets one.
+
+``is_superseded``: of an analysis that a later one replaces; sent no more, named by its successors.
+"""
 
 delivery = sa.Table(
     "delivery",
@@ -192,6 +203,39 @@ lease = sa.Table(
 )
 """Workers that live; one whose beat is old is dead and its jobs are taken over."""
 
+trace = sa.Table(
+    "trace",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("event", sa.Text, nullable=False),
+    sa.Column("instance_id", sa.BigInteger),
+    sa.Column("sop_instance_uid", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("seal", sa.BigInteger),
+)
+"""What happened to each instance, for ever; see `trace`. ``detail``: JSON object."""
+
+trace_seal = sa.Table(
+    "trace_seal",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.Double, nullable=False),
+    sa.Column("records", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+)
+"""Digests over the records of the trace, each over the one before too."""
+
+chore = sa.Table(
+    "chore",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text),
+    sa.Column("held_until", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double),
+)
+"""Work that one process does for all now and then, and who does it at the moment."""
+
 
 def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
     """Open the database for this process; makes the folder of an SQLite file, not the tables.
@@ -257,6 +301,17 @@ def write(engine: sa.Engine) -> Iterator[sa.Connection]:
     with engine.begin() as connection:
         if connection.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield connection
+
+
+@contextmanager
+def exclusive(engine: sa.Engine, *tables: sa.Table) -> Iterator[sa.Connection]:
+    """One transaction during which nobody else writes to these tables; for rare and short work."""
+    with write(engine) as connection:
+        if connection.dialect.name == "postgresql":
+            # Lets readers in, waits for writers, keeps new ones out.
+            names = ", ".join(table.name for table in tables)
+            connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
         yield connection
 
 

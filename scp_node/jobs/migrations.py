@@ -11,8 +11,10 @@ from scp_node.jobs import database
 _ADVISORY_LOCK = 0x5C9_0DE
 """PostgreSQL: any number, the same in every process of the node."""
 
+_POSTGRESQL_ONLY = "postgresql: "
+
 # Text, not Table objects: a version that ran in a hospital never changes, while the tables of the program do.
-# {identity} is the database's way of writing a self-counting key.
+# {identity} is the database's way of writing a self-counting key; a statement after "postgresql: " runs there only.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE instance (
@@ -150,6 +152,47 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX commitment_by_delivery ON commitment (instance_id, destination)",
     ),
+    (
+        "ALTER TABLE instance ADD COLUMN causes TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE instance ADD COLUMN place BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE instance ADD COLUMN removal TEXT",
+        "ALTER TABLE result ADD COLUMN is_superseded BOOLEAN NOT NULL DEFAULT FALSE",
+        "CREATE INDEX instance_by_caller ON instance (calling_ae_title, id)",
+        "CREATE INDEX instance_by_arrival ON instance (received_at)",
+        "CREATE INDEX instance_by_file ON instance (file)",
+        # The order of a locale is not that of characters: without this PostgreSQL reads the table for a prefix.
+        "postgresql: CREATE INDEX instance_by_uid_prefix ON instance (sop_instance_uid text_pattern_ops)",
+        "CREATE INDEX instance_waiting ON instance (place) WHERE state = 'received'",
+        "CREATE INDEX instance_waiting_by_caller ON instance (calling_ae_title, place) WHERE state = 'received'",
+        "CREATE INDEX instance_ended ON instance (updated_at) WHERE state IN ('delivered', 'not_eligible')",
+        "CREATE INDEX instance_removal ON instance (id) WHERE removal IS NOT NULL",
+        "CREATE INDEX result_by_file ON result (file)",
+        """CREATE TABLE trace (
+            id {identity},
+            at DOUBLE PRECISION NOT NULL,
+            event TEXT NOT NULL,
+            instance_id BIGINT,
+            sop_instance_uid TEXT NOT NULL,
+            detail TEXT NOT NULL,
+            seal BIGINT
+        )""",
+        "CREATE INDEX trace_by_uid ON trace (sop_instance_uid, id)",
+        "CREATE INDEX trace_by_instance ON trace (instance_id, id)",
+        "CREATE INDEX trace_by_seal ON trace (seal, id)",
+        "CREATE INDEX trace_of_analyses ON trace (id) WHERE event = 'analysed'",
+        """CREATE TABLE trace_seal (
+            number BIGINT NOT NULL PRIMARY KEY,
+            at DOUBLE PRECISION NOT NULL,
+            records INTEGER NOT NULL,
+            digest TEXT NOT NULL
+        )""",
+        """CREATE TABLE chore (
+            name TEXT NOT NULL PRIMARY KEY,
+            holder TEXT,
+            held_until DOUBLE PRECISION NOT NULL,
+            ended_at DOUBLE PRECISION
+        )""",
+    ),
 )
 
 _IDENTITY = {
@@ -196,7 +239,11 @@ def migrate(engine: sa.Engine, *, versions: int = len(MIGRATIONS)) -> int:
             if number <= present:
                 continue
             for statement in statements:
-                connection.execute(sa.text(statement.format(identity=_IDENTITY[connection.dialect.name])))
+                dialect = connection.dialect.name
+                if statement.startswith(_POSTGRESQL_ONLY) and dialect != "postgresql":
+                    continue
+                text = statement.removeprefix(_POSTGRESQL_ONLY).format(identity=_IDENTITY[dialect])
+                connection.execute(sa.text(text))
             connection.execute(
                 sa.text("INSERT INTO schema_version (version, applied_at) VALUES (:version, :applied_at)"),
                 {"version": number, "applied_at": time.time()},

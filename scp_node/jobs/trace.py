@@ -1,0 +1,320 @@
+"""The trace: what happened to every instance, one record per event, written with the change that it records.
+
+Records are only ever added. They outlive the rows and files that they speak of, and hold no patient data beyond UIDs.
+The audit trail of PS3.15 A.5 (`scp_node.audit`) is another thing: it tells other systems who did what, as it happens.
+
+`seal` makes changes evident. It takes the records that no seal covers yet, whatever their number (on PostgreSQL a
+transaction with a lower number may commit later), and writes one digest over the digest before and over each of them.
+So nobody who writes a record waits for another one, and a record that is changed, removed or put in between afterwards
+breaks its seal and every later one. Each seal goes to the log too: whoever can rewrite the whole table cannot rewrite
+the log of another machine, see `verify`.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from scp_node.jobs import database
+from scp_node.jobs.database import sent_uid, trace, trace_seal
+from scp_node.jobs.summary import Analysed
+
+log = structlog.get_logger(__name__)
+
+_SEALED_AT_ONCE = 20_000
+_READ_AT_ONCE = 1000
+_BEGINNING = "0" * 64
+"""What the first seal has in front of it."""
+
+_LIBRARIES = ("scp-node", "torch", "torchvision", "numpy", "opencv-python-headless", "pydicom", "pillow")
+"""Distributions that a probability or a result may depend on."""
+
+
+class Event(StrEnum):
+    """What a record speaks of."""
+
+    RECEIVED = "received"
+    DUPLICATE = "duplicate"
+    """The same object again; acknowledged, nothing made of it."""
+    CONFLICT = "conflict"
+    """Other bytes under a known UID; kept aside."""
+    OWN_RESULT = "own_result"
+    """A result of this node that came back; acknowledged and dropped."""
+    ANALYSED = "analysed"
+    """The models ran: what they said, what they are, what was made of it."""
+    NOT_ELIGIBLE = "not_eligible"
+    GIVEN_UP = "given_up"
+    """A dead letter, with its reason."""
+    ACKNOWLEDGED = "acknowledged"
+    """A destination answered for one result object."""
+    DELIVERY_ENDED = "delivery_ended"
+    """A destination has all that it takes, or its delivery was given up."""
+    COMMITTED = "committed"
+    """A destination took responsibility for result objects (PS3.4 J), or declined to."""
+    RETRIED = "retried"
+    """An operator took something up again."""
+    CANCELLED = "cancelled"
+    """An operator gave something up."""
+    RESENT = "resent"
+    """An operator had results sent again that were confirmed."""
+    EXPORTED = "exported"
+    """An operator took out a copy of what was received."""
+    SUPERSEDED = "superseded"
+    """A recall: a new analysis was ordered, whose reports replace the ones there are."""
+    REMOVED = "removed"
+    """Rows and files are gone: by retention, or purged by an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceRecord:
+    """One event.
+
+    Parameters
+    ----------
+    instance_id
+        Number of the instance; None where there was none.
+    sop_instance_uid
+        Of the received instance that it concerns; of the result, for one that came back.
+    detail
+        What is known beside; JSON-able.
+    is_sealed
+        Whether a seal covers it already.
+    """
+
+    id: int
+    at: datetime
+    event: Event
+    instance_id: int | None
+    sop_instance_uid: str
+    detail: dict[str, Any]
+    is_sealed: bool
+
+    def as_json(self) -> dict[str, object]:
+        """The fields of ``scp-node audit show --json``."""
+        return {
+            "id": self.id,
+            "at": self.at.isoformat(),
+            "event": self.event.value,
+            "instance_id": self.instance_id,
+            "sop_instance_uid": self.sop_instance_uid,
+            "detail": self.detail,
+            "is_sealed": self.is_sealed,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What `verify` found.
+
+    Parameters
+    ----------
+    unsealed
+        Records that no seal covers yet.
+    last_seal, digest
+        Number and digest of the last seal; 0 and zeros before the first.
+    faults
+        Sentences; empty when every seal holds.
+    """
+
+    records: int
+    unsealed: int
+    last_seal: int
+    digest: str
+    faults: tuple[str, ...]
+
+
+def record(
+    connection: sa.Connection,
+    event: Event,
+    sop_instance_uid: str,
+    *,
+    instance_id: int | None = None,
+    **detail: object,
+) -> None:
+    """Add a record in the transaction of the change that it records.
+
+    Parameters
+    ----------
+    detail
+        JSON-able, no patient data.
+    """
+    connection.execute(
+        sa.insert(trace).values(
+            at=time.time(),
+            event=event.value,
+            instance_id=instance_id,
+            sop_instance_uid=sop_instance_uid,
+            detail=json.dumps(detail, sort_keys=True, separators=(",", ":")),
+        )
+    )
+
+
+def analysed(summary: Analysed) -> dict[str, object]:
+    """Return the detail of an `Event.ANALYSED`: all it takes to say later what was said and by what."""
+    return {
+        "predictions": [
+            {
+                "model": one.model,
+                "version": one.version,
+                "weights_sha256": one.weights_sha256,
+                "preprocessing": one.preprocessing,
+                "probability": one.probability,
+                "threshold": one.threshold,
+                "is_threshold_overridden": one.is_threshold_overridden,
+                "is_positive": one.is_positive,
+                "has_evidence": one.has_evidence,
+            }
+            for one in summary.predictions
+        ],
+        "window": [summary.window_source, summary.window_center, summary.window_width, summary.window_function],
+        "notes": list(summary.notes),
+        "duration_s": summary.duration_s,
+        "results": [
+            {"uid": one.sop_instance_uid, "kind": one.kind.value, "model": one.model, "sha256": one.sha256}
+            for one in summary.results
+        ],
+        "software": software(),
+    }
+
+
+@cache
+def software() -> dict[str, str]:
+    """Versions of Python and of the libraries in use."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
+
+
+def history(connection: sa.Connection, key: str) -> Iterator[TraceRecord]:
+    """Yield all records about an instance, oldest first; also long after its rows and files are gone.
+
+    Parameters
+    ----------
+    key
+        SOP Instance UID of a received instance, or of a result of one, or the number of the instance.
+    """
+    if key.isdecimal() and len(key) <= 18:
+        where = trace.c.instance_id == int(key)
+    else:
+        source = sa.select(sent_uid.c.source_sop_instance_uid).where(sent_uid.c.sop_instance_uid == key)
+        where = trace.c.sop_instance_uid.in_([key, *connection.execute(source).scalars()])
+    for row in connection.execute(sa.select(trace).where(where).order_by(trace.c.id)):
+        yield _record(row)
+
+
+def analyses(connection: sa.Connection) -> Iterator[TraceRecord]:
+    """Yield every `Event.ANALYSED` there is, oldest first, read piece by piece."""
+    # The word and not a parameter: the index holds these rows only.
+    query = sa.select(trace).where(sa.text("event = 'analysed'")).order_by(trace.c.id).limit(_READ_AT_ONCE)
+    last = 0
+    while rows := connection.execute(query.where(trace.c.id > last)).all():
+        yield from map(_record, rows)
+        last = rows[-1].id
+
+
+def seal(engine: sa.Engine) -> int:
+    """Seal the records that have none; return how many. One process at a time: others wait for its commit."""
+    with database.exclusive(engine, trace_seal) as connection:
+        rows = connection.execute(
+            sa.select(trace).where(trace.c.seal.is_(None)).order_by(trace.c.id).limit(_SEALED_AT_ONCE)
+        ).all()
+        if not rows:
+            return 0
+        last = connection.execute(sa.select(trace_seal).order_by(trace_seal.c.number.desc()).limit(1)).one_or_none()
+        number, before = (last.number + 1, last.digest) if last else (1, _BEGINNING)
+        digest = _Digest(before)
+        for row in rows:
+            digest.add(row)
+        connection.execute(
+            sa.insert(trace_seal).values(number=number, at=time.time(), records=len(rows), digest=digest.value)
+        )
+        ids = [row.id for row in rows]
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            some = ids[start : start + _READ_AT_ONCE]
+            connection.execute(sa.update(trace).where(trace.c.id.in_(some)).values(seal=number))
+    log.info("trace sealed", number=number, records=len(rows), digest=digest.value)
+    return len(rows)
+
+
+def verify(connection: sa.Connection, *, expected: Mapping[int, str] | None = None) -> Verification:
+    """Compute every seal again from the records.
+
+    Parameters
+    ----------
+    expected
+        Digests by number of seals as they were noted elsewhere, in a log or on paper: finds a table that was written
+        anew as a whole, or cut off at its end.
+    """
+    faults: list[str] = []
+    records, before, number = 0, _BEGINNING, 0
+    for one in connection.execute(sa.select(trace_seal).order_by(trace_seal.c.number)).all():
+        number += 1
+        if one.number != number:
+            faults.append(f"seal {number} is missing")
+            number = one.number
+        digest, count = _Digest(before), 0
+        for row in _sealed(connection, number):
+            digest.add(row)
+            count += 1
+        if count != one.records:
+            faults.append(f"seal {number} ({_day(one.at)}) covers {one.records} records, {count} are there")
+        if digest.value != one.digest:
+            faults.append(f"seal {number} ({_day(one.at)}) does not hold: records were changed, or a seal before it")
+        # As it stands and not as computed: one change is one fault, not a fault of everything after it.
+        before, records = one.digest, records + count
+        if (noted := (expected or {}).get(number)) not in (None, one.digest):
+            faults.append(f"seal {number} is not the one that was noted: {noted}")
+    faults += [f"seal {one} was noted and is missing" for one in sorted(expected or {}) if one > number]
+    total = int(connection.execute(sa.select(sa.func.count()).select_from(trace)).scalar_one())
+    unsealed = sa.select(sa.func.count()).select_from(trace).where(trace.c.seal.is_(None))
+    waiting = int(connection.execute(unsealed).scalar_one())
+    if total - waiting != records:
+        faults.append(f"{total - waiting - records} records name a seal that is not there")
+    return Verification(records=total, unsealed=waiting, last_seal=number, digest=before, faults=tuple(faults))
+
+
+class _Digest:
+    """Runs over the records of one seal."""
+
+    def __init__(self, before: str) -> None:
+        self._hash = hashlib.sha256(before.encode("ascii"))
+
+    def add(self, row: sa.Row[Any]) -> None:
+        parts = [row.id, repr(float(row.at)), row.event, row.instance_id, row.sop_instance_uid, row.detail]
+        self._hash.update(hashlib.sha256(json.dumps(parts).encode()).digest())
+
+    @property
+    def value(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _sealed(connection: sa.Connection, number: int) -> Iterator[sa.Row[Any]]:
+    query = sa.select(trace).where(trace.c.seal == number).order_by(trace.c.id).limit(_READ_AT_ONCE)
+    last = 0
+    while rows := connection.execute(query.where(trace.c.id > last)).all():
+        yield from rows
+        last = rows[-1].id
+
+
+def _record(row: sa.Row[Any]) -> TraceRecord:
+    return TraceRecord(
+        id=row.id,
+        at=datetime.fromtimestamp(row.at, UTC),
+        event=Event(row.event),
+        instance_id=row.instance_id,
+        sop_instance_uid=row.sop_instance_uid,
+        detail=json.loads(row.detail),
+        is_sealed=row.seal is not None,
+    )
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
