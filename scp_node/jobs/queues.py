@@ -27,8 +27,11 @@ FOLDER_CONCURRENCY = 2
 WORKER_CONCURRENCY = 4
 """Deliveries to one destination that one worker runs at a time; more would only hold threads."""
 
-# Lower numbers run first, and 0 (unset) would come before all.
-_PRIORITY = {Priority.STAT: 1, Priority.ROUTINE: 5}
+LAST_PLACE = 10**9
+"""For what may wait until nothing else does, a recall for example."""
+
+# Lower numbers run first, 0 (unset) would come before all, and 2**31 - 1 is the highest there is.
+_FIRST = {Priority.STAT: 1, Priority.ROUTINE: LAST_PLACE + 2}
 
 
 def serializer() -> DBOSPortableJSONSerializer:
@@ -49,6 +52,11 @@ def analyse_id(models: Sequence[str], sop_instance_uid: str, sha256: str, number
 def deliver_id(instance_id: int, destination: str, number: int, attempt: int) -> str:
     """Id of one attempt (from 1) of one round of deliveries to a destination."""
     return f"deliver:{instance_id}:{destination}:{number}:{attempt}"
+
+
+def rank(priority: Priority, place: int) -> int:
+    """Return the durable engine's number for a job: every urgent one before every routine one, each by its place."""
+    return _FIRST[priority] + min(max(place, 0), LAST_PLACE)
 
 
 class Jobs:
@@ -75,10 +83,18 @@ class Jobs:
         )
 
     def analyse(
-        self, connection: sa.Connection, job_id: str, instance_id: int, priority: Priority, *, delay_s: float = 0.0
+        self,
+        connection: sa.Connection,
+        job_id: str,
+        instance_id: int,
+        priority: Priority,
+        *,
+        place: int = 0,
+        delay_s: float = 0.0,
     ) -> None:
-        """Add an analyse job in the caller's transaction."""
-        self._add(connection, ANALYSE_JOB, ANALYSE_QUEUE, job_id, (instance_id,), priority=priority, delay_s=delay_s)
+        """Add an analyse job in the caller's transaction; ``place``: among those of the same priority, see `order`."""
+        number = rank(priority, place)
+        self._add(connection, ANALYSE_JOB, ANALYSE_QUEUE, job_id, (instance_id,), priority=number, delay_s=delay_s)
 
     def deliver(
         self,
@@ -88,6 +104,7 @@ class Jobs:
         destination: str,
         priority: Priority,
         *,
+        place: int = 0,
         delay_s: float = 0.0,
     ) -> None:
         """Add one attempt of a delivery in the caller's transaction; a delayed one is a row, it holds no thread."""
@@ -97,7 +114,7 @@ class Jobs:
             deliver_queue(destination),
             job_id,
             (instance_id, destination),
-            priority=priority,
+            priority=rank(priority, place),
             delay_s=delay_s,
         )
 
@@ -109,7 +126,7 @@ class Jobs:
         job_id: str,
         arguments: tuple[int | str, ...],
         *,
-        priority: Priority,
+        priority: int,
         delay_s: float,
     ) -> None:
         options: EnqueueOptions = {
@@ -117,7 +134,7 @@ class Jobs:
             "queue_name": queue,
             "workflow_id": job_id,
             "app_version": APPLICATION_VERSION,
-            "priority": _PRIORITY[priority],
+            "priority": priority,
         }
         if delay_s > 0:
             options["delay_seconds"] = delay_s
