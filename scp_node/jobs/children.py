@@ -25,6 +25,8 @@ _LOOK_S = 0.5
 """How often the supervisor looks after idle children."""
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _SLOWEST_RESTART_S = 60.0
+_DEATHS_THAT_TELL = 3
+"""Children that die while loading, one after the other, before the models are to blame: somebody may have killed one."""
 
 
 class ChildCrashError(NodeError):
@@ -328,17 +330,20 @@ class ChildPool:
     def _load(self, child: _Child) -> None:
         started = time.monotonic()
         broken: str | None = None
+        is_telling = True
         try:
             child.send(self._first)
             broken = self._wait_loaded(child, started)
         except _GoneError:
             broken = f"the child process ended while loading: {child.how_it_ended()}"
+            is_telling = self._failures + 1 >= _DEATHS_THAT_TELL
         except TimeoutError:
             broken = f"loading took longer than {self._start_limit_s:g} s"
         if broken is not None or self._stopping:
             child.end()
         with self._changed:
-            self._broken = broken if not self._stopping else self._broken
+            if is_telling and not self._stopping:
+                self._broken = broken
             if broken is None and not self._stopping:
                 self._loaded_once = True
                 self._failures = 0

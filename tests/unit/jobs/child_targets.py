@@ -44,6 +44,15 @@ def broken_until(arguments):
     return simple(arguments)
 
 
+def killed_while_loading(arguments):
+    """Dies so many times before it loads."""
+    marks = Path(arguments["marks"])
+    marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
+    if len(marks.read_text()) <= arguments["times"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return simple(arguments)
+
+
 def scripted(arguments):
     """Instead of an analysis: does what the received file says, and writes the results it names."""
 

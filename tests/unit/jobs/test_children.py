@@ -147,6 +147,21 @@ def test_loading_is_tried_again(pool_of, tmp_path):
     assert pool.broken is None
 
 
+def test_a_child_killed_while_it_loads_says_nothing_about_the_models(pool_of, tmp_path):
+    """`serve` ends when the models cannot be loaded: one kill must not look like that."""
+    pool = pool_of("killed_while_loading", {"marks": str(tmp_path / "marks"), "times": 1})
+    assert pool.wait_ready(60)
+    assert pool.broken is None
+    assert len((tmp_path / "marks").read_text()) == 2
+
+
+def test_children_that_die_while_loading_again_and_again_say_that_it_cannot_be_done(pool_of, tmp_path):
+    pool = pool_of("killed_while_loading", {"marks": str(tmp_path / "marks"), "times": 100})
+    assert not pool.wait_ready(120)
+    assert "SIGKILL" in (pool.broken or "")
+    assert len((tmp_path / "marks").read_text()) == 3
+
+
 def test_stopping_lets_work_end_and_turns_the_waiting_away(pool_of, tmp_path):
     pool = pool_of()
     started = tmp_path / "started"
