@@ -1,48 +1,23 @@
 """Results to a Storage SCP: one association for all objects of an analysis."""
 
-import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, evt
 from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext, build_context
 from pynetdicom.sop_class import Verification
 
 from config.destinations import DicomDestination
+from scp_node.delivery.association import NoAssociationError, open_association
 from scp_node.delivery.folder import alternatives
 from scp_node.delivery.records import ContextOutcome, EchoOutcome, Report
 from scp_node.delivery.statuses import Status, verdict_on
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
-
-
-class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
-    """An AE that lets go of its socket."""
-
-    raw: socket.socket | None = None
-
-    def _create_socket(self, *arguments: Any) -> Any:  # noqa: ANN401 - as pynetdicom has it
-        wrapped = super()._create_socket(*arguments)
-        self.raw = wrapped.socket
-        # Nagle together with delayed acknowledgement costs 40 ms per message.
-        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return wrapped
-
-    def close(self) -> None:
-        """Close the socket; pynetdicom forgets to when connecting failed, and an outage has many such."""
-        if self.raw is not None:
-            self.raw.close()
-
-
-class _NoAssociationError(Exception):
-    """The peer cannot be reached or does not open an association; the message is for an operator."""
 
 
 def send(
@@ -55,21 +30,29 @@ def send(
     """
     outcomes: list[ObjectOutcome] = []
 
-    def note(item: Outgoing, verdict: Verdict, status: int | None = None, detail: str = "") -> None:
-        outcome = ObjectOutcome(sop_instance_uid=item.sop_instance_uid, verdict=verdict, status=status, detail=detail)
+    def note(
+        item: Outgoing, verdict: Verdict, status: int | None = None, detail: str = "", *, is_reached: bool = True
+    ) -> None:
+        outcome = ObjectOutcome(
+            sop_instance_uid=item.sop_instance_uid,
+            verdict=verdict,
+            status=status,
+            detail=detail,
+            is_reached=is_reached,
+        )
         outcomes.append(outcome)
         report(outcome)
 
     proposed = sorted({(item.sop_class_uid, syntax) for item in objects for syntax in _syntaxes(item)})
     try:
-        with _association(destination, calling_ae_title, proposed) as association:
+        with open_association(destination, calling_ae_title, proposed) as association:
             accepted = _accepted(association)
             for group in alternatives(objects):
                 _send_group(association, accepted, group, destination, note)
-    except _NoAssociationError as error:
+    except NoAssociationError as error:
         for item in objects:
             if all(outcome.sop_instance_uid != item.sop_instance_uid for outcome in outcomes):
-                note(item, Verdict.TRANSIENT, None, str(error))
+                note(item, Verdict.TRANSIENT, None, str(error), is_reached=False)
     return outcomes
 
 
@@ -95,7 +78,7 @@ def _send_group(
                     note(other, Verdict.NOT_NEEDED)
             return
         # Some peers accept every context and find out when they look: then the next alternative has its turn.
-        if status != Status.SOP_CLASS_NOT_SUPPORTED:
+        if verdict is not Verdict.NOT_TAKEN:
             return
 
 
@@ -148,71 +131,12 @@ def _accepted(association: Association) -> dict[str, set[str]]:
     return accepted
 
 
-@contextmanager
-def _association(
-    destination: DicomDestination, calling_ae_title: str, proposed: Sequence[tuple[str, str]]
-) -> Iterator[Association]:
-    """Open an association, or raise _NoAssociationError.
-
-    Each SOP Class with each transfer syntax is a context of its own: in one context with several syntaxes the peer
-    would choose one of them, and the others could not be used.
-    """
-    ae = _Requestor(ae_title=calling_ae_title)
-    ae.connection_timeout = destination.timeout_s
-    ae.acse_timeout = destination.timeout_s
-    ae.dimse_timeout = destination.timeout_s
-    ae.network_timeout = destination.timeout_s
-    contexts: list[PresentationContext] = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
-    is_connected = False
-
-    def on_open(_event: evt.Event) -> None:
-        nonlocal is_connected
-        is_connected = True
-
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    started = time.monotonic()
-    try:
-        association = ae.associate(
-            destination.host,
-            destination.port,
-            contexts=contexts,
-            ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, on_open)],
-        )
-    except OSError as error:  # the name has no address
-        raise _NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
-    try:
-        if association.is_rejected:
-            answer = association.acceptor.primitive
-            # Rejections called permanent are no different here: who rejects today may be configured tomorrow.
-            raise _NoAssociationError(
-                f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})"
-            )
-        # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
-        if not association.is_established and not association.rejected_contexts:
-            took_s = time.monotonic() - started
-            if is_connected:
-                why = "connected, then the association was aborted or not answered"
-            elif took_s >= destination.timeout_s:
-                ae.close()
-                why = f"no answer to connecting within {destination.timeout_s:g} s"
-            else:
-                ae.close()
-                why = "connection refused"
-            raise _NoAssociationError(f"no association with {where}: {why}")
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-
-
 def echo(destination: DicomDestination, *, calling_ae_title: str) -> EchoOutcome:
     """Verify a peer by C-ECHO (PS3.4 A.4)."""
     started = time.monotonic()
-    detail = ""
-    is_reachable = False
+    is_reachable, is_present = False, True
     try:
-        with _association(
+        with open_association(
             destination, calling_ae_title, [(str(Verification), str(ImplicitVRLittleEndian))]
         ) as association:
             if not association.is_established:
@@ -222,9 +146,11 @@ def echo(destination: DicomDestination, *, calling_ae_title: str) -> EchoOutcome
                 is_reachable = "Status" in answer and int(answer.Status) == Status.SUCCESS
                 status = f"0x{int(answer.Status):04X}" if "Status" in answer else "nothing"
                 detail = f"{destination.ae_title} at {destination.host}:{destination.port} answered {status}"
-    except _NoAssociationError as error:
-        detail = str(error)
-    return EchoOutcome(is_reachable=is_reachable, duration_s=time.monotonic() - started, detail=detail)
+    except NoAssociationError as error:
+        detail, is_present = str(error), error.is_present
+    return EchoOutcome(
+        is_reachable=is_reachable, is_present=is_present, duration_s=time.monotonic() - started, detail=detail
+    )
 
 
 def negotiate(
@@ -243,9 +169,9 @@ def negotiate(
         There is no association; the message says why.
     """
     try:
-        with _association(destination, calling_ae_title, proposed) as association:
+        with open_association(destination, calling_ae_title, proposed) as association:
             accepted = _accepted(association)
-    except _NoAssociationError as error:
+    except NoAssociationError as error:
         raise ConnectionError(str(error)) from error
     return tuple(
         ContextOutcome(

@@ -73,6 +73,7 @@ def _write(item: Outgoing, folder: Path) -> ObjectOutcome:
             verdict=Verdict.TRANSIENT,
             status=None,
             detail=f"cannot write into {folder}: {error.strerror or type(error).__name__}",
+            is_reached=False,
         )
     return ObjectOutcome(sop_instance_uid=item.sop_instance_uid, verdict=Verdict.CONFIRMED, status=None)
 
@@ -96,7 +97,10 @@ def echo(destination: FolderDestination, *, calling_ae_title: str) -> EchoOutcom
         probe.unlink()
     except OSError as error:
         detail = f"cannot write into {destination.folder}: {error.strerror or type(error).__name__}"
-        return EchoOutcome(is_reachable=False, duration_s=time.monotonic() - started, detail=detail)
+        return EchoOutcome(is_reachable=False, is_present=False, duration_s=time.monotonic() - started, detail=detail)
     return EchoOutcome(
-        is_reachable=True, duration_s=time.monotonic() - started, detail=f"{destination.folder} can be written"
+        is_reachable=True,
+        is_present=True,
+        duration_s=time.monotonic() - started,
+        detail=f"{destination.folder} can be written",
     )

@@ -14,11 +14,16 @@ class EchoOutcome:
 
     Parameters
     ----------
+    is_reachable
+        It answered with success.
+    is_present
+        There was some answer, if only a rejection: a delivery may fare better than the question did.
     detail
         One sentence: what it answered, or why there was no answer.
     """
 
     is_reachable: bool
+    is_present: bool
     duration_s: float
     detail: str
 

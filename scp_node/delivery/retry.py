@@ -14,7 +14,7 @@ class RetryRule:
     Parameters
     ----------
     first_delay_s
-        Mean wait after the first failed attempt; doubles with each further one.
+        Longest wait after the first failed attempt; doubles with each further one.
     maximum_delay_s
         The cap.
     patience_s
@@ -31,13 +31,13 @@ class RetryRule:
         Parameters
         ----------
         random
-            Uniform in [0, 1). The wait is between half and the whole of the back-off, so that the deliveries of an
-            outage do not come back all at once.
+            Uniform in [0, 1). Full jitter: the wait is anything up to the whole of the back-off, so that deliveries
+            that failed together do not come back together.
         """
         if attempts < 1:
             raise ValueError(f"there is no wait after {attempts} attempts")
         whole = min(self.maximum_delay_s, self.first_delay_s * 2.0 ** min(attempts - 1, _LARGEST_EXPONENT))
-        return whole * (0.5 + 0.5 * random())
+        return whole * random()
 
     def next_attempt_at(
         self, *, attempts: int, first_attempt_at: float, now: float, random: Callable[[], float]

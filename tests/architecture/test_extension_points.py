@@ -32,6 +32,8 @@ def source(tmp_path):
 class _EverySeen:
     """A runtime that says 0 of everything, without torch."""
 
+    name = "planted"
+
     def run(self, batch):
         return np.zeros(len(batch), np.float32), np.ones((len(batch), 7, 7), np.float32)
 
@@ -74,7 +76,7 @@ def test_a_destination_kind_is_sent_to_and_asked(tmp_path, monkeypatch):
         return sent
 
     def echo(destination, *, calling_ae_title):
-        return EchoOutcome(is_reachable=True, duration_s=0.0, detail=f"asked by {calling_ae_title}")
+        return EchoOutcome(is_reachable=True, is_present=True, duration_s=0.0, detail=f"asked by {calling_ae_title}")
 
     monkeypatch.setitem(destinations.SENDERS, "planted", destinations.Sender(send=send, echo=echo))
     there = SimpleNamespace(kind="planted", name="there", calling_ae_title=None)

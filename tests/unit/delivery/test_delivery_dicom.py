@@ -2,6 +2,7 @@
 
 import io
 import socket
+import threading
 import time
 
 import pytest
@@ -31,7 +32,9 @@ EVERYTHING = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage, Comprehens
 class Peer:
     """A Storage SCP that answers as it is told."""
 
-    def __init__(self, classes=EVERYTHING, syntaxes=(ExplicitVRLittleEndian, ImplicitVRLittleEndian), answer=None):
+    def __init__(
+        self, classes=EVERYTHING, syntaxes=(ExplicitVRLittleEndian, ImplicitVRLittleEndian), answer=None, echo=True
+    ):
         self.received = []
         self.associations = 0
         self.no_delay = []
@@ -39,7 +42,8 @@ class Peer:
         self.ae = AE(ae_title="PACS")
         for uid in classes:
             self.ae.add_supported_context(uid, list(syntaxes))
-        self.ae.add_supported_context("1.2.840.10008.1.1")
+        if echo:
+            self.ae.add_supported_context("1.2.840.10008.1.1")
 
     def _count(self, _event):
         self.associations += 1
@@ -237,6 +241,7 @@ def test_nobody_listening_is_transient(make):
     outcomes = _send([make(1), make(2)], port)
     assert {o.verdict for o in outcomes.values()} == {Verdict.TRANSIENT}
     assert "connection refused" in outcomes["2.25.1"].detail
+    assert not outcomes["2.25.1"].is_reached
 
 
 def test_a_name_without_address_is_transient(make):
@@ -263,6 +268,7 @@ def test_a_rejected_association_is_transient_and_says_why(make):
     assert outcomes["2.25.1"].verdict is Verdict.TRANSIENT
     assert "rejected" in outcomes["2.25.1"].detail
     assert "Called AE title not recognised" in outcomes["2.25.1"].detail
+    assert not outcomes["2.25.1"].is_reached
 
 
 def test_a_missing_file_is_permanent(make):
@@ -320,3 +326,44 @@ def test_echo_and_negotiation(make):
     assert not gone.is_reachable
     with pytest.raises(ConnectionError, match="refused"):
         negotiate(_to(peer.port), wanted, calling_ae_title="NODE")
+
+
+def test_an_echo_tells_who_is_away_from_who_is_there_and_unwilling():
+    with Peer() as peer:
+        peer.ae.require_called_aet = True
+        rejected = catalog.echo(_to(peer.port, ae_title="OTHER"), "NODE")
+    assert (rejected.is_reachable, rejected.is_present) == (False, True)
+    with Peer(echo=False) as peer:
+        unsupported = catalog.echo(_to(peer.port), "NODE")
+    assert (unsupported.is_reachable, unsupported.is_present) == (False, True)
+    assert "accepts no C-ECHO" in unsupported.detail
+    gone = catalog.echo(_to(peer.port), "NODE")
+    assert (gone.is_reachable, gone.is_present) == (False, False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        mute = catalog.echo(_to(silent.getsockname()[1], timeout_s=0.3), "NODE")
+    assert (mute.is_reachable, mute.is_present) == (False, False)
+    assert "not answered within 0.3 s" in mute.detail
+    assert not any(line in outcome.detail for outcome in (rejected, unsupported, gone, mute) for line in "\n\r")
+
+
+def test_a_peer_that_hangs_up_at_once_is_there():
+    """As a balancer without a server behind it does: another kind of association may fare better."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up():
+            connection, _ = listener.accept()
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        outcome = catalog.echo(_to(listener.getsockname()[1]), "NODE")
+        thread.join()
+    assert (outcome.is_reachable, outcome.is_present) == (False, True)
+    assert "aborted" in outcome.detail
+
+
+def test_a_class_refused_by_status_counts_like_one_without_context(make):
+    with Peer(answer=lambda number: 0x0122 if number == 1 else 0) as peer:
+        outcomes = _send([make(1, BasicTextSRStorage), make(2)], peer.port)
+    assert outcomes["2.25.1"].verdict is Verdict.NOT_TAKEN
+    assert outcomes["2.25.2"].verdict is Verdict.CONFIRMED

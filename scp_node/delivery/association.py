@@ -1,0 +1,114 @@
+"""Opens associations to peers, and says in one sentence why there is none."""
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import PresentationContext, build_context
+
+from config.destinations import DicomDestination
+from scp_node.errors import NodeError
+
+
+class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
+    """An AE that lets go of its socket."""
+
+    raw: socket.socket | None = None
+
+    def _create_socket(self, *arguments: Any) -> Any:  # noqa: ANN401 - as pynetdicom has it
+        wrapped = super()._create_socket(*arguments)
+        self.raw = wrapped.socket
+        # Nagle together with delayed acknowledgement costs 40 ms per message.
+        self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return wrapped
+
+    def close(self) -> None:
+        """Close the socket; pynetdicom forgets to when connecting failed, and an outage has many such."""
+        if self.raw is not None:
+            self.raw.close()
+
+
+class NoAssociationError(NodeError):
+    """The peer cannot be reached or does not open an association; the message is for an operator.
+
+    Parameters
+    ----------
+    is_present
+        Something at that address speaks DICOM: it rejected, or began and aborted. Another kind of association may
+        still be welcome.
+    """
+
+    def __init__(self, message: str, *, is_present: bool = False) -> None:
+        super().__init__(message)
+        self.is_present = is_present
+
+
+@contextmanager
+def open_association(
+    destination: DicomDestination,
+    calling_ae_title: str,
+    proposed: Sequence[tuple[str, str]],
+    handlers: Sequence[tuple[Any, Any]] = (),
+) -> Iterator[Association]:
+    """Open an association, or raise NoAssociationError; release it at the end.
+
+    An association for which the peer accepts none of the contexts is yielded too, not established: the peer has said
+    what it takes.
+
+    Each SOP Class with each transfer syntax is a context of its own: in one context with several syntaxes the peer
+    would choose one of them, and the others could not be used.
+    """
+    ae = _Requestor(ae_title=calling_ae_title)
+    ae.connection_timeout = destination.timeout_s
+    ae.acse_timeout = destination.timeout_s
+    ae.dimse_timeout = destination.timeout_s
+    ae.network_timeout = destination.timeout_s
+    contexts: list[PresentationContext] = [build_context(sop_class, syntax) for sop_class, syntax in proposed]
+    is_connected = False
+
+    def on_open(_event: evt.Event) -> None:
+        nonlocal is_connected
+        is_connected = True
+
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    started = time.monotonic()
+    try:
+        association = ae.associate(
+            destination.host,
+            destination.port,
+            contexts=contexts,
+            ae_title=destination.ae_title,
+            evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
+        )
+    except OSError as error:  # the name has no address
+        raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
+    try:
+        if association.is_rejected:
+            answer = association.acceptor.primitive
+            # Rejections called permanent are no different here: who rejects today may be configured tomorrow.
+            raise NoAssociationError(
+                f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})",
+                is_present=True,
+            )
+        # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
+        if not association.is_established and not association.rejected_contexts:
+            took_s = time.monotonic() - started
+            is_silent = took_s >= destination.timeout_s
+            if is_connected:
+                what = f"not answered within {destination.timeout_s:g} s" if is_silent else "aborted"
+                why = f"connected, then the association was {what}"
+            elif is_silent:
+                ae.close()
+                why = f"no answer to connecting within {destination.timeout_s:g} s"
+            else:
+                ae.close()
+                why = "connection refused"
+            raise NoAssociationError(f"no association with {where}: {why}", is_present=is_connected and not is_silent)
+        yield association
+    finally:
+        if association.is_established:
+            association.release()
