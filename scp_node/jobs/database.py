@@ -213,8 +213,9 @@ trace = sa.Table(
     sa.Column("sop_instance_uid", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False),
     sa.Column("seal", sa.BigInteger),
+    sa.Column("is_audited", sa.Boolean, nullable=False, server_default=sa.false()),
 )
-"""What happened to each instance, for ever; see `trace`. ``detail``: JSON object."""
+"""What happened to each instance, for ever; see `trace`. ``detail``: JSON object; ``is_audited``: see `auditing`."""
 
 trace_seal = sa.Table(
     "trace_seal",

@@ -193,6 +193,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             ended_at DOUBLE PRECISION
         )""",
     ),
+    (
+        "ALTER TABLE trace ADD COLUMN is_audited BOOLEAN NOT NULL DEFAULT FALSE",
+        "CREATE INDEX trace_not_audited ON trace (id) WHERE is_audited = FALSE",
+    ),
 )
 
 _IDENTITY = {
