@@ -14,6 +14,7 @@ from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
 from inference.records import Analysis, Prediction, Reason
 from scp_node.errors import ResultError, SpoolFullError
+from scp_node.jobs.causes import causes_of
 from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
@@ -60,11 +61,11 @@ class Analyser:
         try:
             return self._judge(file, name, folder)
         except SourceError as error:
-            return Hopeless(reason=DeadLetterReason.UNREADABLE, detail=error.detail)
+            return Hopeless(reason=DeadLetterReason.UNREADABLE, detail=error.detail, causes=causes_of(error))
         except ResultError as error:
-            return Hopeless(reason=DeadLetterReason.RESULTS, detail=error.detail)
+            return Hopeless(reason=DeadLetterReason.RESULTS, detail=error.detail, causes=causes_of(error))
         except InferenceError as error:
-            return Hopeless(reason=DeadLetterReason.INTERNAL, detail=str(error))
+            return Hopeless(reason=DeadLetterReason.INTERNAL, detail=str(error), causes=causes_of(error))
         except SpoolFullError as error:
             return NotNow(detail=str(error))
 

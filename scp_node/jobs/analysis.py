@@ -9,7 +9,7 @@ import sqlalchemy as sa
 import structlog
 
 from config.base import Priority
-from scp_node.jobs import database, deliveries
+from scp_node.jobs import database, deliveries, trace
 from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
 from scp_node.jobs.database import instance, prediction, result, sent_uid
 from scp_node.jobs.queues import Jobs, analyse_id
@@ -36,7 +36,7 @@ def restart_analysis(
     number = row.round + 1
     job_id = analyse_id(models, row.sop_instance_uid, row.sha256, number)
     move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=0)
-    jobs.analyse(connection, job_id, row.id, Priority(row.priority), delay_s=delay_s)
+    jobs.analyse(connection, job_id, row.id, Priority(row.priority), place=row.place, delay_s=delay_s)
 
 
 class AnalysisWork:
@@ -101,7 +101,7 @@ class AnalysisWork:
             except ChildTimeLimitError as error:
                 return Hopeless(reason=DeadLetterReason.TIME_LIMIT, detail=str(error))
             except ChildFailedError as error:
-                return Hopeless(reason=DeadLetterReason(error.kind), detail=error.detail)
+                return Hopeless(reason=DeadLetterReason(error.kind), detail=error.detail, causes=error.causes)
             except ChildCrashError as error:
                 crashes = self._count_crash(row.id)
                 log.warning("child crashed", sop_instance_uid=row.sop_instance_uid, crashes=crashes, how=str(error))
@@ -139,7 +139,14 @@ class AnalysisWork:
                 move(connection, row, InstanceState.NOT_ELIGIBLE, reason=summary.reason, detail=summary.detail)
                 return InstanceState.NOT_ELIGIBLE
             case Hopeless():
-                move(connection, row, InstanceState.DEAD_LETTER, reason=summary.reason.value, detail=summary.detail)
+                move(
+                    connection,
+                    row,
+                    InstanceState.DEAD_LETTER,
+                    reason=summary.reason.value,
+                    detail=summary.detail,
+                    causes=summary.causes,
+                )
                 return InstanceState.DEAD_LETTER
             case NotNow():
                 restart_analysis(connection, self._jobs, row, self._models, delay_s=_FULL_DISK_DELAY_S)
@@ -215,6 +222,14 @@ class AnalysisWork:
                 window_function=summary.window_function,
                 notes=json.dumps(list(summary.notes)),
             )
+        )
+        trace.record(
+            connection,
+            trace.Event.ANALYSED,
+            row.sop_instance_uid,
+            instance_id=row.id,
+            sha256=row.sha256,
+            **trace.analysed(summary),
         )
         # With no results asked for there is nothing to deliver, with no destination nobody to deliver to.
         if summary.results:

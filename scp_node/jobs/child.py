@@ -13,11 +13,12 @@ import resource
 import signal
 import socket
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
+
+from scp_node.jobs.causes import causes_of, place_of
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers one request; both sides JSON-able."""
@@ -57,14 +58,9 @@ def _answer(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"failed": "memory", "detail": "the analysis asked for more memory than it may have"}
     except Exception as error:  # top of the process: one request must not end it
-        return {"failed": "internal", "detail": _where(error)}
-
-
-def _where(error: Exception) -> str:
-    # Kind and place, never the message: it may quote a value of the data set.
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames[-3:]]
-    return f"{type(error).__name__} at {' < '.join(reversed(places))}"
+        # Kind and place, never the message: it may quote a value of the data set.
+        detail = f"{type(error).__name__} at {place_of(error)}"
+        return {"failed": "internal", "detail": detail, "causes": list(causes_of(error))}
 
 
 def _load(name: str) -> Callable[[dict[str, Any]], Handler]:

@@ -44,12 +44,15 @@ class ChildFailedError(NodeError):
     ----------
     kind
         ``memory`` or ``internal``.
+    causes
+        The errors behind it.
     """
 
-    def __init__(self, kind: str, detail: str) -> None:
+    def __init__(self, kind: str, detail: str, causes: tuple[str, ...] = ()) -> None:
         super().__init__(detail)
         self.kind = kind
         self.detail = detail
+        self.causes = causes
 
 
 class PoolStoppedError(BaseException):
@@ -245,7 +248,7 @@ class ChildPool:
             raise ChildCrashError(f"the child process ended on it: {how}") from error
         self._give(child)
         if "failed" in answer:
-            raise ChildFailedError(answer["failed"], answer["detail"])
+            raise ChildFailedError(answer["failed"], answer["detail"], tuple(answer.get("causes", ())))
         done: dict[str, Any] = answer["done"]
         return done
 

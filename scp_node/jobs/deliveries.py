@@ -43,7 +43,7 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
                 updated_at=time.time(),
             )
         )
-        jobs.deliver(connection, job_id, row.id, name, Priority(row.priority))
+        jobs.deliver(connection, job_id, row.id, name, Priority(row.priority), place=row.place)
     return begun
 
 
@@ -72,5 +72,5 @@ def restart(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], states: Col
                 updated_at=time.time(),
             )
         )
-        jobs.deliver(connection, job_id, row.id, present.destination, Priority(row.priority))
+        jobs.deliver(connection, job_id, row.id, present.destination, Priority(row.priority), place=row.place)
     return [present.destination for present in rows]

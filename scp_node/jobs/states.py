@@ -1,11 +1,13 @@
 """The one place where instances and deliveries change state."""
 
+import json
 import time
 from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
 
+from scp_node.jobs import trace
 from scp_node.jobs.database import delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
@@ -37,11 +39,13 @@ _NEXT: dict[InstanceState, frozenset[InstanceState]] = {
     # Back to received: the disk is full, a later job begins anew.
     _S.ANALYSING: frozenset({_S.RECEIVED, _S.DELIVERING, _S.DELIVERED, _S.NOT_ELIGIBLE, _S.DEAD_LETTER}),
     _S.DELIVERING: frozenset({_S.DELIVERED, _S.DEAD_LETTER}),
-    # Only an operator's retry or a new destination leads out of a final state.
-    _S.DELIVERED: frozenset({_S.DELIVERING}),
+    # Only an operator's retry or recall or a new destination leads out of a final state.
+    _S.DELIVERED: frozenset({_S.DELIVERING, _S.RECEIVED}),
     _S.NOT_ELIGIBLE: frozenset({_S.RECEIVED}),
     _S.DEAD_LETTER: frozenset({_S.RECEIVED, _S.DELIVERING, _S.DELIVERED, _S.DEAD_LETTER}),
 }
+
+_ENDINGS = {_S.NOT_ELIGIBLE: trace.Event.NOT_ELIGIBLE, _S.DEAD_LETTER: trace.Event.GIVEN_UP}
 
 
 def move(
@@ -51,14 +55,17 @@ def move(
     *,
     reason: str | None = None,
     detail: str = "",
+    causes: tuple[str, ...] = (),
     **values: object,
 ) -> None:
-    """Change the state of an instance that this transaction has locked.
+    """Change the state of an instance that this transaction has locked; endings without results go to the trace.
 
     Parameters
     ----------
     row
         The instance as read in this transaction.
+    causes
+        The errors behind a dead letter.
     values
         Further columns that change with the state.
     """
@@ -68,8 +75,17 @@ def move(
     connection.execute(
         sa.update(instance)
         .where(instance.c.id == row.id)
-        .values(state=to.value, reason=reason, detail=detail, updated_at=time.time(), **values)
+        .values(
+            state=to.value,
+            reason=reason,
+            detail=detail,
+            causes=json.dumps(causes),
+            updated_at=time.time(),
+            **values,
+        )
     )
+    if event := _ENDINGS.get(to):
+        trace.record(connection, event, row.sop_instance_uid, instance_id=row.id, reason=reason)
 
 
 def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:

@@ -54,10 +54,11 @@ class NotEligible:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hopeless:
-    """A repeat would end the same way."""
+    """A repeat would end the same way; ``causes``: the errors behind it, the last one to happen first."""
 
     reason: DeadLetterReason
     detail: str
+    causes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,4 +94,5 @@ def from_json(value: dict[str, Any]) -> Summary:
         fields["notes"] = tuple(fields["notes"])
     if kind is Hopeless:
         fields["reason"] = DeadLetterReason(fields["reason"])
+        fields["causes"] = tuple(fields.get("causes", ()))
     return kind(**fields)

@@ -20,14 +20,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 import structlog
 
 from scp_node.jobs import database
 from scp_node.jobs.database import sent_uid, trace, trace_seal
-from scp_node.jobs.summary import Analysed
+
+if TYPE_CHECKING:
+    from scp_node.jobs.summary import Analysed
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +161,7 @@ def record(
     )
 
 
-def analysed(summary: Analysed) -> dict[str, object]:
+def analysed(summary: "Analysed") -> dict[str, object]:
     """Return the detail of an `Event.ANALYSED`: all it takes to say later what was said and by what."""
     return {
         "predictions": [
