@@ -50,6 +50,15 @@ class AnalysisSettings(Section):
         {}, description="Site's own thresholds by model; reports say so."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes a CUDA device when there is one.")
+    runtime: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="auto: PyTorch on a CUDA device, else OpenVINO, compiled once into the cache."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Arithmetic of the models; bfloat16 is faster and moves probabilities (docs/models.md)."
+    )
+    cache: Path | None = Field(
+        None, description="Folder for compiled models; unset: scp-node in the user's cache folder."
+    )
     processes: int = Field(1, ge=1, le=64, description="Child processes that decode and run the models.")
     threads: int = Field(0, ge=0, le=256, description="Threads per child process; 0: cores divided by processes.")
     time_limit_s: float = Field(

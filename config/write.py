@@ -58,7 +58,7 @@ _SAMPLES: dict[type[BaseModel], dict[str, object]] = {
     },
     ConsoleSettings: {"tls_certificate": "/etc/scp-node/console.pem", "tls_key": "/etc/scp-node/console.key"},
     ConsoleUser: {"name": "anna", "role": "operator"},
-    AnalysisSettings: {"checkpoints": "/srv/scp-node/checkpoints"},
+    AnalysisSettings: {"checkpoints": "/srv/scp-node/checkpoints", "cache": "/var/cache/scp-node"},
 }
 """Values for keys without a default; the addresses are reserved for documentation (RFC 5737)."""
 

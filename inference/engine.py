@@ -1,6 +1,7 @@
 """From a file to an Analysis: read, check eligibility, render, run every model; writes nothing, knows no network."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +30,15 @@ def threads_per_process(settings: AnalysisSettings) -> int:
     return max(1, cores // settings.processes)
 
 
+def default_cache() -> Path:
+    """The user's cache folder as the XDG Base Directory Specification has it, for a user without home the system's."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home
+        base = Path(tempfile.gettempdir()) / f"scp-node-{os.getuid()}"
+    return base / "scp-node"
+
+
 class LoadedModel:
     """One model ready to run, with its operating point.
 
@@ -41,6 +51,7 @@ class LoadedModel:
     def __init__(self, manifest: Manifest, runtime: Runtime, site_threshold: float | None = None) -> None:
         self.manifest = manifest
         self._runtime = runtime
+        self.runtime_name = runtime.name
         self._target_layer = architecture_of(manifest).target_layer
         self._site_threshold = site_threshold
 
@@ -87,6 +98,8 @@ class Engine:
 
     Parameters
     ----------
+    runtime
+        Key of ``catalog.RUNTIMES``; None: the configured one.
     clock
         Seconds since any moment; measures durations.
 
@@ -99,17 +112,25 @@ class Engine:
     """
 
     def __init__(
-        self, settings: AnalysisSettings, runtime: str = "torch", clock: Callable[[], float] = time.perf_counter
+        self,
+        settings: AnalysisSettings,
+        runtime: str | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._settings = settings
         self._clock = clock
         folder = settings.checkpoints or default_folder()
-        placement = Placement(device=settings.device, threads=threads_per_process(settings))
+        placement = Placement(
+            device=settings.device,
+            threads=threads_per_process(settings),
+            precision=settings.precision,
+            cache=settings.cache or default_cache(),
+        )
         # All manifests first: a mistake in the last one is reported before the first network is loaded.
         self._models = tuple(
             LoadedModel(
                 manifest,
-                RUNTIMES[runtime](folder / manifest.name, manifest, placement),
+                RUNTIMES[runtime or settings.runtime](folder / manifest.name, manifest, placement),
                 settings.thresholds.get(manifest.name),
             )
             for manifest in read_manifests(folder, settings.models)

@@ -1,5 +1,6 @@
 """Fixtures that tests of several packages share."""
 
+import os
 import socket
 from collections.abc import Callable
 from datetime import date
@@ -7,6 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(request) -> Path:
+    """What nodes of the tests compile is kept between runs of the tests, not among the user's own files."""
+    folder = Path(request.config.cache.mkdir("scp-node"))
+    os.environ["XDG_CACHE_HOME"] = str(folder)
+    return folder / "scp-node"
 
 
 def lively_network(architecture, seed):

@@ -1,5 +1,7 @@
 """The one place a runtime is added: how the network of a checkpoint is executed. Imports no backend itself."""
 
+import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.models.checkpoint import Manifest
+from inference.runtime.devices import cuda_is_there
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,10 +26,16 @@ class Placement:
         ``auto`` takes a CUDA device when there is one.
     threads
         Threads of one process on the CPU; at least 1.
+    precision
+        Of the arithmetic; ``bfloat16`` is for runtimes that offer it.
+    cache
+        Folder for models that a runtime compiles; None: nothing is compiled.
     """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int
+    precision: Literal["float32", "bfloat16"] = "float32"
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if self.threads < 1:
@@ -33,6 +44,9 @@ class Placement:
 
 class Runtime(Protocol):
     """One loaded model."""
+
+    name: str
+    """What runs it, in words: ``openvino float32``."""
 
     def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Execute the network on a batch.
@@ -60,5 +74,25 @@ def _torch(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
     return TorchRuntime(folder, manifest, placement)
 
 
-RUNTIMES: dict[str, OpenRuntime] = {"torch": _torch}
+def _openvino(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
+    from inference.runtime.openvino_runtime import OpenvinoRuntime
+
+    return OpenvinoRuntime(folder, manifest, placement)
+
+
+def _auto(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
+    """PyTorch on a CUDA device where there is one; else OpenVINO, and PyTorch for what OpenVINO cannot run."""
+    from inference.runtime.compiled import ConversionError
+
+    on_cuda = placement.device == "cuda" or (placement.device == "auto" and cuda_is_there())
+    if on_cuda or importlib.util.find_spec("openvino") is None:
+        return _torch(folder, manifest, placement)
+    try:
+        return _openvino(folder, manifest, placement)
+    except ConversionError as error:
+        _log.warning("%s; it runs with PyTorch, slower and with the same result", error)
+        return _torch(folder, manifest, placement)
+
+
+RUNTIMES: dict[str, OpenRuntime] = {"auto": _auto, "torch": _torch, "openvino": _openvino}
 """Each opens a checkpoint folder; raises CheckpointError, and DeviceError for a device that is not there."""

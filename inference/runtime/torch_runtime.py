@@ -49,6 +49,8 @@ class TorchRuntime:
         network = load_network(folder, manifest)
         self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's overloads
         self._shape = (3, manifest.input.rows, manifest.input.columns)
+        self._precision = torch.bfloat16 if placement.precision == "bfloat16" else None
+        self.name = f"torch {self._device.type} {placement.precision}"
 
     def run(self, batch: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Execute the network on a batch; see ``Runtime.run``."""
@@ -58,5 +60,6 @@ class TorchRuntime:
             )
         tensor = torch.from_numpy(np.ascontiguousarray(batch))
         placed = tensor.to(self._device, memory_format=torch.channels_last)
-        logits, maps = explain(self._architecture, self._network, placed)
-        return logits.cpu().numpy(), maps.cpu().numpy()
+        with torch.autocast(self._device.type, dtype=self._precision, enabled=self._precision is not None):
+            logits, maps = explain(self._architecture, self._network, placed)
+        return logits.float().cpu().numpy(), maps.float().cpu().numpy()

@@ -240,8 +240,8 @@ def export(
 
 
 def open_engine(checkpoints: Path, models: tuple[str, ...], threads: int = 0) -> Engine:
-    """The engine as the node opens it; threads of 0 are the node's own choice."""
-    return Engine(AnalysisSettings(checkpoints=checkpoints, models=models, threads=threads))
+    """The engine with PyTorch, the reference of every other runtime; threads of 0 are the node's own choice."""
+    return Engine(AnalysisSettings(checkpoints=checkpoints, models=models, threads=threads, runtime="torch"))
 
 
 def hardware() -> str:

@@ -25,7 +25,7 @@ NAMES = ("resnet18", "efficientnet_b0", "densenet121")
 
 
 def settings_for(folder, **changes):
-    return AnalysisSettings(**({"checkpoints": folder, "device": "cpu", "threads": 1} | changes))
+    return AnalysisSettings(**({"checkpoints": folder, "device": "cpu", "threads": 1, "runtime": "torch"} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +218,8 @@ def test_calibration_is_applied_to_the_logit(random_checkpoints, tmp_path, engin
 
 class Broken:
     """A runtime whose numbers are not finite."""
+
+    name = "broken"
 
     def __init__(self, logit, value):
         self.logit = logit

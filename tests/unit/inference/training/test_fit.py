@@ -82,7 +82,7 @@ def test_exported_and_reloaded_network_says_what_the_trained_one_says(trained, e
     """The engine on files, against the averaged network on arrays: same rendering, same input, same probability."""
     _, fit, _ = trained
     checkpoints, manifest = exported
-    engine = Engine(AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), threads=1))
+    engine = Engine(AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), threads=1, runtime="torch"))
     rows = read_labels(phantoms, "val")
     network = fit.average.module.eval().float()
     tolerance = 1e-5 if read_record(checkpoints / "resnet18").precision == "float32" else 2e-3

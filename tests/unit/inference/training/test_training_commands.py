@@ -16,6 +16,7 @@ from scp_node.cli.main import main
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch):
     monkeypatch.setenv("SCP_NODE__ANALYSIS__THREADS", "1")
+    monkeypatch.setenv("SCP_NODE__ANALYSIS__RUNTIME", "torch")  # nothing trained here is worth compiling
 
 
 def test_training_stops_after_the_epochs_asked_for_and_goes_on(phantoms, tmp_path, capsys):
