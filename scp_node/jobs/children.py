@@ -26,7 +26,7 @@ _LOOK_S = 0.5
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _SLOWEST_RESTART_S = 60.0
 _DEATHS_THAT_TELL = 3
-"""Children that die while loading, one after the other, before the models are to blame: somebody may have killed one."""
+"""Children that die while loading, one after the other, before the models are to blame: one may have been killed."""
 
 
 class ChildCrashError(NodeError):
