@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
 
 
+_ROLES = ("receiver", "worker", "console")
+"""As in `scp_node.jobs.roles.Role`, which is imported late; a test compares them."""
+
+
 def add_parser(subparsers: "Subparsers") -> None:
     """Add ``serve``."""
     parser = add_command(
@@ -29,10 +33,17 @@ def add_parser(subparsers: "Subparsers") -> None:
         examples="""
             scp-node serve
             scp-node serve --config node.toml
+            scp-node serve --config node.toml --role receiver
             SCP_NODE__LOGGING__FORMAT=json scp-node serve --config node.toml
         """,
     )
     add_config(parser)
+    parser.add_argument(
+        "--role",
+        action="append",
+        choices=[*_ROLES, "all"],
+        help="what this process does; may be given several times (default: all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
     # Imported late: a wrong configuration is reported before the engine loads.
     from scp_node.jobs.node import Node
+    from scp_node.jobs.roles import Role
 
     stop = threading.Event()
 
@@ -60,16 +72,19 @@ def run(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    node = Node(settings)
+    asked = args.role or ["all"]
+    node = Node(settings, roles=None if "all" in asked else [Role(name) for name in asked])
     node.start()
     try:
-        log.info(
-            "receiving",
-            ae_title=settings.receiver.ae_title,
-            bind=settings.receiver.bind,
-            port=node.port,
-            destinations=[destination.name for destination in settings.destinations],
-        )
+        log.info("serving", roles=[role.value for role in node.roles])
+        if Role.RECEIVER in node.roles:
+            log.info(
+                "receiving",
+                ae_title=settings.receiver.ae_title,
+                bind=settings.receiver.bind,
+                port=node.port,
+                destinations=[destination.name for destination in settings.destinations],
+            )
         is_ready = False
         # Waiting with a limit lets Python run the signal handler on every platform.
         while not stop.wait(0.5):

@@ -40,7 +40,7 @@ def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[
 class Analyser:
     """From a file in the spool to results in the spool.
 
-    A repeat writes the same UIDs under the same names.
+    A repeat writes the same UIDs.
     """
 
     def __init__(self, engine: Engine, settings: ResultSettings, spool: Spool) -> None:
@@ -83,6 +83,7 @@ class Analyser:
         files = []
         for item in build_results(analysis, self._settings, made_at=datetime.now().astimezone()):
             content = item.encode()
+            sha256 = hashlib.sha256(content).hexdigest()
             files.append(
                 ResultFile(
                     kind=item.kind,
@@ -92,9 +93,10 @@ class Analyser:
                     sop_class_uid=item.sop_class_uid,
                     sop_instance_uid=item.sop_instance_uid,
                     transfer_syntax_uid=item.transfer_syntax_uid,
-                    # A UID of our own making: digits and dots.
-                    file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}.dcm", content),
-                    sha256=hashlib.sha256(content).hexdigest(),
+                    # A UID of our own making: digits and dots. With the digest, because a worker that was paused and
+                    # replaced must not write over what its successor has sent.
+                    file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}-{sha256[:12]}.dcm", content),
+                    sha256=sha256,
                     size_bytes=len(content),
                 )
             )

@@ -12,6 +12,7 @@ from config.base import Priority
 from scp_node.jobs import database, deliveries, trace
 from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
 from scp_node.jobs.database import instance, prediction, result, sent_uid
+from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id
 from scp_node.jobs.states import DeadLetterReason, move, settle
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Summary, from_json
@@ -48,6 +49,8 @@ class AnalysisWork:
         Child processes that may die on one instance.
     destinations
         Names, as configured; each gets the results.
+    patience
+        Waits for a database that is away.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class AnalysisWork:
         models: tuple[str, ...],
         attempts: int,
         destinations: tuple[str, ...],
+        patience: Patience | None = None,
     ) -> None:
+        self._patience = patience or Patience()
         self._engine = engine
         self._jobs = jobs
         self._pool = pool
@@ -71,11 +76,11 @@ class AnalysisWork:
 
     def run(self, instance_id: int, job_id: str) -> str:
         """Run one job; return the state it leaves the instance in, or ``stale`` when it is not the current job."""
-        row = self._begin(instance_id, job_id)
+        row = self._patience.call(lambda: self._begin(instance_id, job_id))
         if row is None:
             return "stale"
         summary = self._ask(row)
-        return self._finish(instance_id, job_id, summary)
+        return self._patience.call(lambda: self._finish(instance_id, job_id, summary))
 
     def _begin(self, instance_id: int, job_id: str) -> sa.Row[Any] | None:
         with database.write(self._engine) as connection:
@@ -103,7 +108,7 @@ class AnalysisWork:
             except ChildFailedError as error:
                 return Hopeless(reason=DeadLetterReason(error.kind), detail=error.detail, causes=error.causes)
             except ChildCrashError as error:
-                crashes = self._count_crash(row.id)
+                crashes = self._patience.call(lambda: self._count_crash(row.id))
                 log.warning("child crashed", sop_instance_uid=row.sop_instance_uid, crashes=crashes, how=str(error))
                 if crashes >= self._attempts:
                     return Hopeless(reason=DeadLetterReason.CRASHED, detail=f"{error} ({crashes} times)")

@@ -16,9 +16,21 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.errors import DatabaseError
+from scp_node.jobs.patience import Patience
 
 BUSY_TIMEOUT_MS = 30_000
 """Writers of one SQLite file queue up; none waits longer than this."""
+
+_POSTGRESQL_ARGUMENTS: dict[str, int | str] = {
+    "connect_timeout": 5,
+    # A server that vanished without a word is noticed within seconds, not after the system's two hours.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+    # A paused process must not hold locks that the others wait for: the server ends its session.
+    "options": "-c idle_in_transaction_session_timeout=10s -c lock_timeout=20s",
+}
 
 metadata = sa.MetaData()
 
@@ -57,8 +69,8 @@ instance = sa.Table(
 )
 """One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool.
 
-``causes``: JSON list, the errors behind a dead letter; ``place``: in the order of analysis, see `order`; ``removal``: why
-row and files are being removed at this moment, by `removing`.
+``causes``: JSON list, the errors behind a dead letter; ``place``: in the order of analysis, see `order`;
+``removal``: why row and files are being removed at this moment, see `removing`.
 """
 
 conflict = sa.Table(
@@ -238,16 +250,20 @@ chore = sa.Table(
 """Work that one process does for all now and then, and who does it at the moment."""
 
 
-def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
+def open_engine(url: str, *, create_folder: bool = True, patience: Patience | None = None) -> sa.Engine:
     """Open the database for this process; makes the folder of an SQLite file, not the tables.
 
     One engine serves the node's tables and the durable engine's, so that both change in one transaction.
+
+    Parameters
+    ----------
+    patience
+        Of a worker: connecting to a server that is away waits until it is back or the worker stops. The durable engine
+        would otherwise sleep for a minute and more between its attempts. None: an error, at once.
     """
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=16, max_overflow=64)
+        return _open_postgresql(parsed, patience)
     if not parsed.database:
         raise DatabaseError(f"{url}: name a file, a database in memory is not durable")
     if create_folder:
@@ -259,6 +275,22 @@ def open_engine(url: str, *, create_folder: bool = True) -> sa.Engine:
         connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
     )
     event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _open_postgresql(url: sa.URL, patience: Patience | None) -> sa.Engine:
+    if url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg")
+    # What the URL says itself comes first.
+    arguments = {name: value for name, value in _POSTGRESQL_ARGUMENTS.items() if name not in url.query}
+    engine = sa.create_engine(url, pool_pre_ping=True, pool_size=16, max_overflow=64, connect_args=arguments)
+    if patience is not None:
+
+        def connect(dialect: Any, _record: object, positional: Any, named: Any) -> Any:  # noqa: ANN401 - as SQLAlchemy has it
+            # The parameters already hold connect_args; the driver's own error is what SQLAlchemy expects.
+            return patience.connect(lambda: dialect.connect(*positional, **named))
+
+        event.listen(engine, "do_connect", connect)
     return engine
 
 

@@ -14,6 +14,7 @@ from scp_node.delivery import catalog
 from scp_node.delivery.retry import RetryRule
 from scp_node.jobs import database
 from scp_node.jobs.database import delivered_object, delivery, result
+from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, deliver_id
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, ObjectOutcome, Outgoing, Verdict
@@ -33,6 +34,11 @@ class DeliveryWork:
         Of this node.
     clock, random
         Seconds since 1970; uniform in [0, 1).
+    patience
+        Waits for a database that is away.
+    fence
+        Called when a job begins; what it returns is called after each object, and raises what ends the job when
+        another worker may have it by now.
     """
 
     def __init__(
@@ -46,7 +52,11 @@ class DeliveryWork:
         calling_ae_title: str,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = uniform,
+        patience: Patience | None = None,
+        fence: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
+        self._patience = patience or Patience()
+        self._fence = fence
         self._engine = engine
         self._jobs = jobs
         self._spool = spool
@@ -58,12 +68,13 @@ class DeliveryWork:
 
     def run(self, instance_id: int, name: str, job_id: str) -> str:
         """Make one attempt; return the state it leaves the delivery in, or ``stale`` when it is not the current job."""
-        if not self._begin(instance_id, name, job_id):
+        fence = self._fence()
+        if not self._patience.call(lambda: self._begin(instance_id, name, job_id)):
             return "stale"
         destination = self._destinations.get(name)
         if destination is not None:
-            self._attempt(instance_id, destination)
-        return self._finish(instance_id, name, job_id).value
+            self._attempt(instance_id, destination, fence)
+        return self._patience.call(lambda: self._finish(instance_id, name, job_id)).value
 
     def _begin(self, instance_id: int, name: str, job_id: str) -> bool:
         with database.write(self._engine) as connection:
@@ -74,18 +85,23 @@ class DeliveryWork:
                 connection.execute(_update(instance_id, name).values(first_attempt_at=self._clock()))
             return True
 
-    def _attempt(self, instance_id: int, destination: Destination) -> None:
-        with self._engine.connect() as connection:
-            pending = self._pending(connection, instance_id, destination.name)
+    def _attempt(self, instance_id: int, destination: Destination, fence: Callable[[], None]) -> None:
+        pending = self._patience.call(lambda: self._pending(instance_id, destination.name))
         if not pending:
             return
+
+        def report(outcome: ObjectOutcome) -> None:
+            # What was confirmed is remembered first, however long that takes: then nobody sends it again.
+            self._patience.call(lambda: self._remember(instance_id, destination.name, outcome))
+            fence()
+
         # Whatever a sender does wrong is an outcome like any other: a job that raises would never be tried again.
         try:
             catalog.send(
                 pending,
                 destination,
                 calling_ae_title=self._calling_ae_title,
-                report=lambda outcome: self._remember(instance_id, destination.name, outcome),
+                report=report,
             )
         except Exception as error:  # top of a job: recorded and tried again until patience ends
             log.exception("delivery failed", destination=destination.name, instance=instance_id)
@@ -94,10 +110,11 @@ class DeliveryWork:
                 outcome = ObjectOutcome(
                     sop_instance_uid=item.sop_instance_uid, verdict=Verdict.TRANSIENT, status=None, detail=detail
                 )
-                self._remember(instance_id, destination.name, outcome)
+                report(outcome)
 
-    def _pending(self, connection: sa.Connection, instance_id: int, name: str) -> list[Outgoing]:
-        rows = _results(connection, instance_id, name)
+    def _pending(self, instance_id: int, name: str) -> list[Outgoing]:
+        with self._engine.connect() as connection:
+            rows = _results(connection, instance_id, name)
         done = {row.alternatives for row in rows if row.verdict in _SETTLED}
         return [
             Outgoing(

@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,8 +18,7 @@ from scp_node.jobs.database import lease
 
 log = structlog.get_logger(__name__)
 
-TTL_S = 15.0
-BEAT_S = 5.0
+_BEATS_PER_TTL = 3.0
 _FORGET_S = 86400.0
 
 
@@ -68,6 +68,13 @@ class WorkerId:
         return False
 
 
+class LeaseLostError(BaseException):
+    """The worker was silent for so long that others may have its job by now; it leaves it.
+
+    Not an Exception, on purpose: the durable engine records exceptions as the job's outcome, and this is none.
+    """
+
+
 def _kernel() -> str:
     if sys.platform != "linux":
         return ""
@@ -84,12 +91,16 @@ class Lease:
 
     Parameters
     ----------
+    ttl_s
+        Who is silent for longer is dead, by the clock of the database.
     owners
         Returns the ids of workers that own running jobs.
     take_over
         Makes the jobs of these workers run again, here or elsewhere.
     on_beat
         Called after each beat, for what else is to be looked after now and then.
+    clock
+        Seconds that go on while this process is paused.
     """
 
     def __init__(
@@ -97,11 +108,11 @@ class Lease:
         engine: sa.Engine,
         worker: WorkerId,
         *,
+        ttl_s: float,
         owners: Callable[[], Collection[str]],
-        take_over: Callable[[list[str]], None],
+        take_over: Callable[[list[str]], object],
         on_beat: Callable[[], None] = lambda: None,
-        ttl_s: float = TTL_S,
-        beat_s: float = BEAT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
         self._worker = worker
@@ -109,7 +120,10 @@ class Lease:
         self._take_over = take_over
         self._on_beat = on_beat
         self._ttl_s = ttl_s
-        self._beat_s = beat_s
+        self._clock = clock
+        self._renewed_at = clock()
+        self._losses = 0
+        self._trusts_at = self._renewed_at
         self._draining = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -117,6 +131,8 @@ class Lease:
     def register(self) -> None:
         """Take the lease; before the first job of this worker runs."""
         with database.write(self._engine) as connection:
+            # Before the database's own time is read: the lease ends here no later than others see it end.
+            began = self._clock()
             now = database.now(connection)
             values = {"beat_at": now}
             connection.execute(
@@ -124,6 +140,21 @@ class Lease:
                 .values(executor_id=str(self._worker), started_at=now, **values)
                 .on_conflict_do_update(index_elements=["executor_id"], set_=values)
             )
+        if began - self._renewed_at > self._ttl_s:
+            self._losses += 1
+            # The database was away, or this process was paused: others may have been silent for the same reason.
+            self._trusts_at = began + self._ttl_s
+        self._renewed_at = began
+
+    def fence(self) -> Callable[[], None]:
+        """Return a check for work that begins now: it raises LeaseLostError once others may have taken it over."""
+        losses = self._losses
+
+        def check() -> None:
+            if self._losses != losses or self._clock() - self._renewed_at > self._ttl_s:
+                raise LeaseLostError
+
+        return check
 
     def start(self) -> None:
         """Look after the dead once, now, then beat until stopped."""
@@ -147,7 +178,8 @@ class Lease:
             limit = database.now(connection) - self._ttl_s
             alive = set(connection.execute(sa.select(lease.c.executor_id).where(lease.c.beat_at > limit)).scalars())
         others = set(self._owners()) - {str(self._worker)}
-        return sorted(one for one in others if one not in alive or self._worker.knows_dead(one))
+        is_trusted = self._clock() >= self._trusts_at
+        return sorted(one for one in others if (is_trusted and one not in alive) or self._worker.knows_dead(one))
 
     def drain(self) -> None:
         """Go on renewing, so that running work stays this worker's; take nothing over any more."""
@@ -158,12 +190,16 @@ class Lease:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
-        with database.write(self._engine) as connection:
-            connection.execute(sa.delete(lease).where(lease.c.executor_id == str(self._worker)))
-            connection.execute(sa.delete(lease).where(lease.c.beat_at < database.now(connection) - _FORGET_S))
+        try:
+            with database.write(self._engine) as connection:
+                connection.execute(sa.delete(lease).where(lease.c.executor_id == str(self._worker)))
+                connection.execute(sa.delete(lease).where(lease.c.beat_at < database.now(connection) - _FORGET_S))
+        except sa.exc.SQLAlchemyError as error:
+            # It runs out by itself.
+            log.warning("lease not given back", error=type(error).__name__)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._beat_s):
+        while not self._stop.wait(self._ttl_s / _BEATS_PER_TTL):
             try:
                 self.beat()
             except Exception:  # top of a thread: a database that is away for a while must not end it

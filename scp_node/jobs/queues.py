@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import sqlalchemy as sa
-from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
+from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
 
 from config.base import Priority
 from config.destinations import Destination, DicomDestination
@@ -52,6 +52,11 @@ def analyse_id(models: Sequence[str], sop_instance_uid: str, sha256: str, number
 def deliver_id(instance_id: int, destination: str, number: int, attempt: int) -> str:
     """Id of one attempt (from 1) of one round of deliveries to a destination."""
     return f"deliver:{instance_id}:{destination}:{number}:{attempt}"
+
+
+def migrate(url: str) -> None:
+    """Make or migrate the durable engine's tables, without launching it; several processes may call it at once."""
+    DBOS.migrate(url)
 
 
 def rank(priority: Priority, place: int) -> int:

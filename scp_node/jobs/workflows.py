@@ -5,14 +5,20 @@ A job's function decides nothing: it hands its arguments and its id to the work 
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import sqlalchemy as sa
+import structlog
 from dbos import DBOS
 
 from config.destinations import Destination
 from scp_node.jobs import queues
+from scp_node.jobs.lease import LeaseLostError
+
+log = structlog.get_logger(__name__)
 
 MAXIMUM_STARTS = 100
 """A job is started over that often at most. Poison kills children, not workers: many restarts mean many restarts."""
@@ -33,30 +39,63 @@ class Delivering(Protocol):
         """Run one."""
 
 
-_bound: tuple[Analysing, Delivering] | None = None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What this process does with jobs."""
+
+    analysing: Analysing
+    delivering: Delivering
+    give_back: Callable[[str], object]
 
 
-def _work() -> tuple[Analysing, Delivering]:
+_bound: _Work | None = None
+_running: dict[str, int] = {}
+_counting = threading.Lock()
+
+
+def _work() -> _Work:
     if _bound is None:
         raise RuntimeError("no worker runs in this process")
     return _bound
 
 
-def _job_id() -> str:
+@contextmanager
+def _job() -> Iterator[str]:
     job_id = DBOS.workflow_id
     if job_id is None:
         raise RuntimeError("called outside a job")
-    return job_id
+    with _counting:
+        # Twice at once: taken over by another worker during a pause, which died, and given to this one again.
+        _running[job_id] = _running.get(job_id, 0) + 1
+    try:
+        yield job_id
+    except LeaseLostError:
+        log.warning("lease lost, job left", job_id=job_id)
+        _work().give_back(job_id)
+        raise
+    finally:
+        with _counting:
+            _running[job_id] -= 1
+            if not _running[job_id]:
+                del _running[job_id]
+
+
+def running() -> frozenset[str]:
+    """Ids of the jobs that run in this process."""
+    with _counting:
+        return frozenset(_running)
 
 
 @DBOS.workflow(name=queues.ANALYSE_JOB, max_recovery_attempts=MAXIMUM_STARTS)
 def _analyse(instance_id: int) -> str:
-    return _work()[0].run(instance_id, _job_id())
+    with _job() as job_id:
+        return _work().analysing.run(instance_id, job_id)
 
 
 @DBOS.workflow(name=queues.DELIVER_JOB, max_recovery_attempts=MAXIMUM_STARTS)
 def _deliver(instance_id: int, destination: str) -> str:
-    return _work()[1].run(instance_id, destination, _job_id())
+    with _job() as job_id:
+        return _work().delivering.run(instance_id, destination, job_id)
 
 
 def launch(
@@ -67,12 +106,19 @@ def launch(
     destinations: Sequence[Destination],
     analysing: Analysing,
     delivering: Delivering,
+    give_back: Callable[[str], object] = lambda _job_id: None,
 ) -> None:
-    """Migrate the durable engine's tables, begin to run jobs, and create the queues."""
+    """Migrate the durable engine's tables, begin to run jobs, and create the queues.
+
+    Parameters
+    ----------
+    give_back
+        Called with the id of a job that was left because this worker's lease was lost.
+    """
     global _bound  # noqa: PLW0603 - the durable engine is one per process, and so is its work
     if _bound is not None:
         raise RuntimeError("a worker runs in this process already")
-    _bound = (analysing, delivering)
+    _bound = _Work(analysing=analysing, delivering=delivering, give_back=give_back)
     threads = slots + 2 + queues.WORKER_CONCURRENCY * len(destinations) + _SPARE_THREADS
     DBOS(
         config={
@@ -89,20 +135,6 @@ def launch(
     )
     DBOS.launch()
     queues.register(DBOS.register_queue, slots=slots, destinations=destinations)
-
-
-def take_over(executor_ids: list[str]) -> None:
-    """Put the running jobs of dead workers back into their queues.
-
-    The durable engine keeps this to itself (its vendor sells it); a contract test pins what is used here.
-    """
-    DBOS._recover_pending_workflows(executor_ids)
-
-
-def owners() -> set[str]:
-    """Ids of the workers that own running jobs."""
-    rows = DBOS.list_workflows(status="PENDING", load_input=False, load_output=False)
-    return {row.executor_id for row in rows if row.executor_id}
 
 
 def begin_stop(timeout_s: float) -> threading.Thread:

@@ -16,6 +16,7 @@ from scp_node.jobs import database, queues, workflows
 from scp_node.jobs.children import PoolStoppedError
 from scp_node.jobs.database import lease
 from scp_node.jobs.lease import Lease, WorkerId
+from scp_node.jobs.recovery import Recovery
 
 
 def _until(condition, seconds=20.0):
@@ -122,7 +123,7 @@ def test_urgent_jobs_overtake_waiting_ones(engine, jobs, tmp_path):
 
 
 def test_jobs_of_a_dead_worker_are_taken_over_and_those_of_this_one_are_known(engine, jobs, running):
-    """Pins the private call that puts a dead worker's jobs back into their queues."""
+    """Pins the durable engine's table, its columns and states, that recovery writes to."""
     analysing, _ = running
     analysing.hold.clear()
     _add(engine, jobs, "analyse:mine")
@@ -135,8 +136,9 @@ def test_jobs_of_a_dead_worker_are_taken_over_and_those_of_this_one_are_known(en
                 " WHERE workflow_uuid = 'analyse:theirs'"
             )
         )
-    assert workflows.owners() == {"me", "dead"}
-    workflows.take_over(["dead"])
+    recovery = Recovery(engine, "me", workflows.running)
+    assert recovery.owners() == {"me", "dead"}
+    assert recovery.take_over(["dead"]) == 1
     _until(lambda: (8, "analyse:theirs") in analysing.calls)
     assert _status(engine, "analyse:theirs").executor_id == "me"
 
@@ -200,7 +202,7 @@ def test_who_owns_jobs_without_a_live_lease_is_dead(engine):
     taken = []
     me = _worker()
     owners = {str(me), "silent:1:k:x", "alive:1:k:y", "unknown:1:k:z"}
-    watch = Lease(engine, me, owners=lambda: owners, take_over=taken.append)
+    watch = Lease(engine, me, ttl_s=15, owners=lambda: owners, take_over=taken.append)
     with database.write(engine) as connection:
         now = database.now(connection)
         connection.execute(
@@ -230,7 +232,7 @@ def test_a_lease_is_renewed_and_survives_a_database_that_is_away(engine, monkeyp
         if len(beats) == 2:
             raise failures.pop()
 
-    watch = Lease(engine, me, owners=set, take_over=lambda _dead: None, on_beat=on_beat, beat_s=0.05)
+    watch = Lease(engine, me, owners=set, take_over=lambda _dead: None, on_beat=on_beat, ttl_s=0.15)
     watch.start()
     _until(lambda: len(beats) >= 4)
     watch.stop()

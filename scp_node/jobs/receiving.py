@@ -1,0 +1,45 @@
+"""The receiver of a process: objects in, files and jobs out. Runs no job and never launches the durable engine."""
+
+from inference.imaging.source import available_transfer_syntaxes
+from scp_node.jobs.intake import Filing
+from scp_node.jobs.roles import Shared
+from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
+from scp_node.scp.part10 import Implementation
+from scp_node.scp.server import Receiver
+
+
+class Receiving:
+    """Accepts associations and files what they bring."""
+
+    def __init__(self, shared: Shared) -> None:
+        settings = shared.settings
+        filing = Filing(
+            shared.engine,
+            shared.jobs,
+            shared.spool,
+            models=settings.analysis.models,
+            destinations=tuple(destination.name for destination in settings.destinations),
+        )
+        self._receiver = Receiver(
+            settings.receiver,
+            shared.spool,
+            filing.accept,
+            available_transfer_syntaxes(),
+            implementation=Implementation(
+                class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
+            ),
+            port=shared.receiver_port,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; only while it runs."""
+        return self._receiver.port
+
+    def start(self) -> None:
+        """Listen."""
+        self._receiver.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Accept nothing more, let open associations end within the limit."""
+        self._receiver.stop(timeout_s)
