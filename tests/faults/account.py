@@ -66,7 +66,7 @@ class Balance:
             f"answers                 {_words(self.answers)}",
             f"final states            {_words(self.states)}",
             f"delivered               {delivered}",
-            f"sent twice, explained   {len(self.duplicates_explained)}",
+            f"sent twice, explained   {_count(self.duplicates_explained)}",
             f"sent twice, unexplained {_count(self.duplicates_unexplained)}",
             f"two UIDs for one result {_count(self.different_uids)}",
             f"two contents, one UID   {_count(self.different_bytes)}",

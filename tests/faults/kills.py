@@ -16,8 +16,10 @@ import secrets
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,8 +57,12 @@ class Run:
     checkpoints: Path | None = None
     say: bool = True
     done: list[Kill] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """Programs that ended although nobody killed them; started again all the same."""
     in_hand: int = 0
     """Kills with unfinished work in the node."""
+    _hands_off: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a kill is under way: the supervisor waits."""
 
     def run(self) -> Balance:
         """Send, kill, wait, count."""
@@ -71,9 +77,10 @@ class Run:
             installation.node.start()
             installation.wait_receiving()
             sender.start()
-            self._kill_all(installation, chance, len(expected))
-            sender.wait(3600)
-            is_final = installation.wait_final(len(expected), self.stalled_s)
+            with self._supervised(installation):
+                self._kill_all(installation, chance, len(expected))
+                sender.wait(3600)
+                is_final = installation.wait_final(len(expected), self.stalled_s)
             self._tell(f"all final: {is_final}")
             if installation.node.terminate() != 0:
                 raise RuntimeError(f"the node did not stop in order: {installation.node.log.read_text()[-3000:]}")
@@ -89,6 +96,26 @@ class Run:
             if sender.is_alive:
                 sender.kill()
             installation.stop()
+
+    @contextlib.contextmanager
+    def _supervised(self, installation: Installation) -> Iterator[None]:
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.wait(0.5):
+                with self._hands_off:
+                    if not installation.node.is_alive:
+                        self.ended.append("serve")
+                        self._tell(f"serve ended by itself with {installation.node.wait(1)}")
+                        installation.node.start()
+
+        supervisor = threading.Thread(target=look)
+        supervisor.start()
+        try:
+            yield
+        finally:
+            over.set()
+            supervisor.join()
 
     def _kill_all(self, installation: Installation, chance: random.Random, expected: int) -> None:
         names, weights = list(VICTIMS), list(VICTIMS.values())
@@ -106,6 +133,10 @@ class Run:
             installation.destinations["second"].start()
 
     def _kill(self, installation: Installation, victim: str, chance: random.Random) -> None:
+        with self._hands_off:
+            self._kill_and_restart(installation, victim, chance)
+
+    def _kill_and_restart(self, installation: Installation, victim: str, chance: random.Random) -> None:
         restart_s = chance.uniform(0.0, 1.5)
         if victim in DESTINATIONS:
             program: Program = installation.destinations[victim]
@@ -170,9 +201,10 @@ def main() -> int:
         victims = Counter(kill.victim for kill in run.done)
         print(f"kills                   {len(run.done)} ({dict(victims)}), {run.in_hand} with work in hand")
         print("\n".join(drawn.lines()))
+        print(f"ended by themselves     {len(run.ended)}")
         print(f"duration                {time.monotonic() - started:.0f} s")
-        print("the contract held" if drawn.holds else "BROKEN", flush=True)
-        broken += not drawn.holds
+        print("the contract held" if drawn.holds and not run.ended else "BROKEN", flush=True)
+        broken += not drawn.holds or bool(run.ended)
         if drawn.holds and not arguments.keep:
             shutil.rmtree(folder)
     return 1 if broken else 0
