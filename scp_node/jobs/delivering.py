@@ -12,8 +12,8 @@ from config.base import Priority
 from config.destinations import DeliverySettings, Destination
 from scp_node.delivery import catalog
 from scp_node.delivery.retry import RetryRule
-from scp_node.jobs import database
-from scp_node.jobs.database import delivered_object, delivery, result
+from scp_node.jobs import database, trace
+from scp_node.jobs.database import delivered_object, delivery, instance, result
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, deliver_id
 from scp_node.jobs.states import settle
@@ -23,6 +23,8 @@ from scp_node.spool.store import Spool
 log = structlog.get_logger(__name__)
 
 _SETTLED = (Verdict.CONFIRMED.value, Verdict.NOT_NEEDED.value)
+_ANSWERS = (Verdict.CONFIRMED, Verdict.PERMANENT, Verdict.NOT_TAKEN)
+"""What goes into the trace: not every attempt of a week without an answer."""
 
 
 class DeliveryWork:
@@ -148,6 +150,21 @@ class DeliveryWork:
                     index_elements=keys, set_=values, where=delivered_object.c.verdict.not_in(_SETTLED)
                 )
             )
+            if outcome.verdict in _ANSWERS:
+                self._trace(
+                    connection,
+                    trace.Event.ACKNOWLEDGED,
+                    instance_id,
+                    destination=name,
+                    uid=outcome.sop_instance_uid,
+                    verdict=outcome.verdict.value,
+                    status=outcome.status,
+                )
+
+    @staticmethod
+    def _trace(connection: sa.Connection, event: trace.Event, instance_id: int, **detail: object) -> None:
+        uid = connection.execute(sa.select(instance.c.sop_instance_uid).where(instance.c.id == instance_id))
+        trace.record(connection, event, uid.scalar_one(), instance_id=instance_id, **detail)
 
     def _finish(self, instance_id: int, name: str, job_id: str) -> DeliveryState:
         with database.write(self._engine) as connection:
@@ -175,9 +192,13 @@ class DeliveryWork:
                     instance_id,
                     name,
                     Priority(instance_row.priority),
+                    place=instance_row.place,
                     delay_s=max(0.0, due - self._clock()),
                 )
             connection.execute(_update(instance_id, name).values(state=state.value, last_error=error, **values))
+            if state is not DeliveryState.WAITING:
+                ended = {"destination": name, "state": state.value, "attempts": attempts}
+                self._trace(connection, trace.Event.DELIVERY_ENDED, instance_id, **ended)
             settle(connection, instance_row)
         log.info(
             "delivery attempted",
@@ -253,6 +274,6 @@ def _results(connection: sa.Connection, instance_id: int, name: str) -> Sequence
                 delivered_object.c.destination == name,
             ),
         )
-        .where(result.c.instance_id == instance_id)
+        .where(result.c.instance_id == instance_id, result.c.is_superseded.is_(sa.false()))
         .order_by(result.c.position)
     ).all()

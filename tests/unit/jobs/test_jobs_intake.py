@@ -10,6 +10,7 @@ from config.base import Priority
 from scp_node.jobs import database
 from scp_node.jobs.database import conflict, delivery, instance, sent_uid
 from scp_node.jobs.intake import Filing
+from scp_node.jobs.queues import rank
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, InstanceState, Intake
 
@@ -40,7 +41,7 @@ def test_a_new_object_becomes_a_file_a_row_and_a_job(filing, engine, spool, rece
     assert not received.file.exists()
     ((job_id, queue, status, priority),) = _workflows(engine)
     assert job_id == row.job_id == f"analyse:m1+m2:1.2.3:{received.sha256[:16]}:1"
-    assert (queue, status, priority) == ("analyse", "ENQUEUED", 5)
+    assert (queue, status, priority) == ("analyse", "ENQUEUED", rank(Priority.ROUTINE, 0))
 
 
 def test_stat_goes_first(filing, engine, receive):
