@@ -17,6 +17,15 @@ class SpoolSettings(Section):
     retention_days: float = Field(
         30.0, gt=0, description="Files and rows are removed this long after the last delivery is final."
     )
+    dead_letter_retention_days: float = Field(
+        0.0, ge=0, description="The same for dead letters and for objects set aside; 0: kept until an operator purges."
+    )
+    maximum_waiting_instances: int = Field(
+        50_000, ge=0, description="When so many wait for analysis, new ones are answered 0xA700; 0: no limit."
+    )
+    maximum_waiting_bytes: int = Field(
+        0, ge=0, description="When so much waits for analysis, new instances are answered 0xA700; 0: no limit."
+    )
 
 
 class DatabaseSettings(Section):
