@@ -25,14 +25,25 @@ from pydicom.uid import (
 from config.destinations import DicomDestination
 from config.settings import NodeSettings
 from inference.errors import CheckpointError
-from inference.imaging.source import TRANSFER_SYNTAXES, available_transfer_syntaxes
+from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
 from inference.models.checkpoint import default_folder, read_manifest, verify_weights
 from scp_node.cli.output import size
 from scp_node.delivery.catalog import echo
 from scp_node.delivery.dicom import negotiate
 from scp_node.errors import DatabaseError
 
-PACKAGES = ("scp-node", "torch", "pydicom", "pynetdicom", "highdicom", "dbos", "sqlalchemy", "numpy", "pillow")
+PACKAGES = (
+    "scp-node",
+    "torch",
+    "openvino",
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "dbos",
+    "sqlalchemy",
+    "numpy",
+    "pillow",
+)
 REPORT_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 

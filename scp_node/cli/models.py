@@ -1,11 +1,12 @@
-"""`scp-node models`: list the checkpoints of a folder and verify their weights, import foreign weights."""
+"""`scp-node models`: list the checkpoints of a folder and verify their weights, compile them, import foreign ones."""
 
 import argparse
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.errors import CheckpointError
+from inference.errors import CheckpointError, InferenceError
 from inference.models.checkpoint import Manifest, default_folder, read_manifest, verify_weights
 from inference.records import RenderRule
 from scp_node.cli.main import FAILED, OK, USAGE, fail
@@ -13,6 +14,7 @@ from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, table, write_json
 
 if TYPE_CHECKING:
+    from config.analysis import AnalysisSettings
     from scp_node.cli.options import Subparsers
 
 NORMALISATIONS = {
@@ -24,22 +26,27 @@ NORMALISATIONS = {
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    """Add ``models list|import``."""
+    """Add ``models list|compile|import``."""
     parser = add_command(
         subparsers,
         "models",
-        summary="list the models and check their weights, or import weights",
-        description="List the models of a checkpoint folder and verify their weights, or import a PyTorch state dict.",
+        summary="list the models and check their weights, compile or import them",
+        description="""
+            List the models of a checkpoint folder and verify their weights, compile them for this machine ahead of the
+            first start, or import a PyTorch state dict.
+        """,
         examples="""
             scp-node models list
             scp-node models list --json --checkpoints /srv/checkpoints
+            scp-node models compile --config node.toml
             scp-node models import 251115_resnet18_NP.pth --architecture resnet18 --name resnet18-np --threshold 0.25 \\
                 --checkpoints /srv/checkpoints --preprocessing seed
         """,
     )
-    actions = parser.add_subparsers(dest="action", metavar="list|import", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="list|compile|import", required=True)
     listing = actions.add_parser("list", help="show every model of a folder and verify its weights")
     listing.add_argument("--json", action="store_true", help="one JSON object per model and line")
+    compiling = actions.add_parser("compile", help="load the configured models as the node does, compiling what is new")
     importing = actions.add_parser("import", help="convert a torchvision state dict with one output")
     importing.add_argument(
         "file", metavar="FILE", type=Path, help="weights as torch.save(model.state_dict()) writes them"
@@ -63,7 +70,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     importing.add_argument("--title", help="for reports and pictures (default: the name)")
     importing.add_argument("--weights-version", help="for reports (default: from the file's SHA-256)")
     importing.add_argument("--training-data", default="not stated (imported weights)", help="what it was trained on")
-    for action in (listing, importing):
+    for action in (listing, compiling, importing):
         action.add_argument(
             "--checkpoints",
             metavar="DIR",
@@ -77,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     """Do what ``args.action`` says."""
     settings = settings_of(args).analysis
     folder: Path = args.checkpoints or settings.checkpoints or default_folder()
+    if args.action == "compile":
+        return _compile(settings.model_copy(update={"checkpoints": folder}))
     return _list(folder, settings.models, args.json) if args.action == "list" else _import(folder, args)
 
 
@@ -102,6 +111,19 @@ def _list(folder: Path, configured: tuple[str, ...], as_json: bool) -> int:
     for fault in faults:
         fail(fault)
     return FAILED if faults else OK
+
+
+def _compile(settings: "AnalysisSettings") -> int:
+    from inference.engine import Engine
+
+    for name in settings.models:
+        began = time.monotonic()
+        try:
+            (model,) = Engine(settings.model_copy(update={"models": (name,), "thresholds": {}})).loaded
+        except InferenceError as error:
+            return fail(str(error))
+        console().print(cell(f"{name}: {model.runtime_name}, loaded in {time.monotonic() - began:.1f} s"))
+    return OK
 
 
 def _print(manifests: list[Manifest], folder: Path, configured: tuple[str, ...]) -> None:

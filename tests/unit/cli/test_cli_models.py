@@ -120,3 +120,17 @@ def test_listing_loads_no_torch(random_checkpoints):
         "sys.exit(code or 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+def test_compile_says_what_runs_each_model(random_checkpoints, cache_folder, capsys):
+    assert main(["models", "compile", "--checkpoints", str(random_checkpoints)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(",")[0] for line in lines] == [
+        f"{name}: openvino float32" for name in ("resnet18", "efficientnet_b0", "densenet121")
+    ]
+    assert any(cache_folder.glob("densenet121-*/model.bin"))
+
+
+def test_compile_names_a_checkpoint_that_is_not_there(tmp_path, capsys):
+    assert main(["models", "compile", "--checkpoints", str(tmp_path)]) == 1
+    assert "checkpoint resnet18: cannot read" in capsys.readouterr().err
