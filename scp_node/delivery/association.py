@@ -13,6 +13,9 @@ from pynetdicom.presentation import PresentationContext, build_context
 from config.destinations import DicomDestination
 from scp_node.errors import NodeError
 
+_LAST_WORDS_S = 5.0
+"""For an A-ABORT on its way out."""
+
 
 class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
     """An AE that lets go of its socket."""
@@ -27,7 +30,7 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
         return wrapped
 
     def close(self) -> None:
-        """Close the socket; pynetdicom forgets to when connecting failed, and an outage has many such."""
+        """Close the socket; pynetdicom forgets to when connecting fails or the peer hangs up: outages have many such."""
         if self.raw is not None:
             self.raw.close()
 
@@ -102,13 +105,15 @@ def open_association(
                 what = f"not answered within {destination.timeout_s:g} s" if is_silent else "aborted"
                 why = f"connected, then the association was {what}"
             elif is_silent:
-                ae.close()
                 why = f"no answer to connecting within {destination.timeout_s:g} s"
             else:
-                ae.close()
                 why = "connection refused"
             raise NoAssociationError(f"no association with {where}: {why}", is_present=is_connected and not is_silent)
         yield association
     finally:
         if association.is_established:
             association.release()
+        # The thread that reads and writes ends first, then its socket; a second close does no harm.
+        if association.dul.is_alive():
+            association.dul.join(timeout=_LAST_WORDS_S)
+        ae.close()
