@@ -30,7 +30,7 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
         return wrapped
 
     def close(self) -> None:
-        """Close the socket; pynetdicom forgets to when connecting fails or the peer hangs up: outages have many such."""
+        """Close the socket; pynetdicom forgets to when a peer refuses or hangs up: outages have many such."""
         if self.raw is not None:
             self.raw.close()
 
