@@ -65,12 +65,15 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
 	touch $@ $(RUNTIME)
 
-# Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes.
+# Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes, several nodes share a
+# PostgreSQL behind HAProxy.
 system:
 	missing=""
 	command -v storescu > /dev/null || missing="$$missing dcmtk"
 	command -v Orthanc > /dev/null || missing="$$missing orthanc"
 	command -v dciodvfy > /dev/null || missing="$$missing dicom3tools"
+	command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || missing="$$missing postgresql"
+	PATH="$$PATH:/usr/sbin" command -v haproxy > /dev/null || missing="$$missing haproxy"
 	if [ -z "$$missing" ]; then exit 0; fi
 	run=""
 	if [ "$$(id -u)" != 0 ]; then run="sudo -n"; fi

@@ -1,8 +1,9 @@
 """Fixtures that tests of several packages share."""
 
 import os
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -93,3 +94,21 @@ def free_port() -> Callable[[], int]:
             return int(listening.getsockname()[1])
 
     return find
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory) -> Iterator[str]:
+    """A real PostgreSQL of this test run's own; the URL of its maintenance database."""
+    from tests.faults.postgres import Cluster, binaries
+    from tests.faults.processes import free_port
+
+    if binaries() is None:
+        if os.environ.get("CI"):
+            pytest.fail("PostgreSQL is not installed")
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
+    cluster = Cluster(tmp_path_factory.mktemp("postgresql") / "cluster", free_port())
+    cluster.create()
+    cluster.start()
+    yield cluster.url
+    cluster.program.process.send_signal(signal.SIGINT)  # now: not when the last client has gone
+    cluster.program.wait(60)

@@ -1,14 +1,19 @@
-"""A database and a spool for tests of jobs; the durable engine's tables are made once and copied."""
+"""A database and a spool for tests of jobs; the durable engine's tables are made once and copied.
+
+Tests run on SQLite; those marked ``databases`` run on PostgreSQL too.
+"""
 
 import hashlib
+import itertools
 import shutil
 from datetime import UTC, datetime
 
 import pytest
-from dbos import DBOS
+import sqlalchemy as sa
 
 from config.base import Priority
 from config.storage import SpoolSettings
+from scp_node.jobs import queues
 from scp_node.jobs.database import open_engine
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs
@@ -20,7 +25,7 @@ from scp_node.spool.store import Spool
 def empty_database(tmp_path_factory):
     """A migrated SQLite file."""
     file = tmp_path_factory.mktemp("database") / "empty.sqlite"
-    DBOS.migrate(f"sqlite:///{file}")
+    queues.migrate(f"sqlite:///{file}")
     engine = open_engine(f"sqlite:///{file}")
     migrate(engine)
     with engine.connect() as connection:
@@ -29,11 +34,55 @@ def empty_database(tmp_path_factory):
     return file
 
 
+_databases = itertools.count(1)
+
+
+def pytest_generate_tests(metafunc):
+    """Tests marked ``databases`` get an engine of each kind."""
+    if "engine" in metafunc.fixturenames and any(metafunc.definition.iter_markers("databases")):
+        metafunc.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def empty_postgresql(postgresql):
+    """A function that makes migrated databases on a real server, and returns their URLs."""
+    server = sa.create_engine(
+        sa.make_url(postgresql).set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT"
+    )
+
+    def execute(statement):
+        with server.connect() as connection:
+            connection.exec_driver_sql(statement)
+
+    def url_of(name):
+        return sa.make_url(postgresql).set(database=name).render_as_string(hide_password=False)
+
+    execute("CREATE DATABASE jobs_template")
+    queues.migrate(url_of("jobs_template"))
+    engine = open_engine(url_of("jobs_template"))
+    migrate(engine)
+    engine.dispose()
+
+    def make():
+        name = f"jobs_{next(_databases)}"
+        execute(f"CREATE DATABASE {name} TEMPLATE jobs_template")
+        # Tests look into the durable engine's tables by their bare names, as on SQLite.
+        execute(f"ALTER DATABASE {name} SET search_path = public, dbos")
+        return url_of(name)
+
+    yield make
+    server.dispose()
+
+
 @pytest.fixture
-def engine(empty_database, tmp_path):
-    """A database of this test's own."""
-    shutil.copy(empty_database, tmp_path / "node.sqlite")
-    engine = open_engine(f"sqlite:///{tmp_path / 'node.sqlite'}")
+def engine(request, tmp_path):
+    """A database of this test's own; its kind is the fixture's parameter."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        url = request.getfixturevalue("empty_postgresql")()
+    else:
+        shutil.copy(request.getfixturevalue("empty_database"), tmp_path / "node.sqlite")
+        url = f"sqlite:///{tmp_path / 'node.sqlite'}"
+    engine = open_engine(url)
     yield engine
     engine.dispose()
 

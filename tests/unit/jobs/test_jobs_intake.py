@@ -14,6 +14,8 @@ from scp_node.jobs.queues import rank
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, InstanceState, Intake
 
+pytestmark = pytest.mark.databases
+
 
 @pytest.fixture
 def filing(engine, jobs, spool):
