@@ -1,13 +1,12 @@
-"""pynetdicom's server with limits of our own: accepts connections and starts their associations.
+"""pynetdicom's server with limits of our own: accepts connections, plain or TLS, and starts their associations.
 
-With `upper_layer` the only module that touches pynetdicom's private parts. What is overridden, and why: the library
-reads in pieces of 4 KiB without a time limit and forgets to close a socket whose peer closed first; its backlog is 5;
-it copies all presentation contexts for each connection, shakes hands for TLS in the accepting thread, collects garbage
-every half minute, and counts connections that never ask for an association.
+With `upper_layer`, `association` and `connection` the only modules that touch pynetdicom's private parts. What is
+overridden here, and why: the library's backlog is 5; it copies all presentation contexts for each connection, shakes
+hands for TLS in the accepting thread, collects garbage every half minute, and counts connections that never ask for an
+association.
 """
 
 import contextlib
-import select
 import socket
 import threading
 import time
@@ -17,114 +16,72 @@ from socketserver import BaseServer
 import structlog
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from config.receiver import ReceiverSettings
+from scp_node.scp.association import ServedAssociation
+from scp_node.scp.connection import Connection
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import Handlers
-from scp_node.scp.upper_layer import ServedAssociation
+from scp_node.scp.lobby import Lobby, Visit
+from scp_node.security.certificates import Certificate, from_der
+from scp_node.security.contexts import describe
+from scp_node.security.credentials import ServerCredentials
+from scp_node.security.events import EventKind, SecurityEvent, Sink
 
 _log = structlog.get_logger(__name__)
 
 _EXTRA_CONNECTIONS = 128
-"""Connections without an association, beside those with one."""
+"""Connections without an association, beside those with one; as many again may be about to end."""
+_LINGER_S = 1.0
+"""For a peer to read why its handshake failed: closing with bytes unread would overtake the alert."""
 
 Socket = socket.socket
 """The class below has an attribute of the module's name."""
 Address = tuple[str, int] | tuple[str, int, int, int]
 
 
-class _Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyped here
-    """A socket that reads whole PDUs within a time limit."""
-
-    def __init__(self, assoc: ServedAssociation, client_socket: Socket) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-        self._wire = client_socket
-        self._bell, self._rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
-        self._poll.register(client_socket, select.POLLIN)
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until bytes have arrived or somebody rings; return whether it is bytes (or the end of them)."""
-        wire = self._wire.fileno()
-        if wire < 0:
-            return False
-        ready = {descriptor for descriptor, _ in self._poll.poll(timeout_s * 1000)}
-        if self._bell.fileno() in ready:
-            with contextlib.suppress(OSError):
-                self._bell.recv(4096)
-        return wire in ready
-
-    def ring(self) -> None:
-        """End a `wait`; any thread may call this."""
-        # Full or closed: it is ringing already, or there is nobody to hear it.
-        with contextlib.suppress(OSError):
-            self._rope.send(b"!")
-
-    def close_for_good(self) -> None:
-        """Release the descriptors; only when nobody reads any more."""
-        self._shutdown_socket()
-        self._bell.close()
-        self._rope.close()
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read `nr_bytes`, or fewer when the peer closes; TimeoutError when it is too slow."""
-        connection, limit_s = self.socket, self.assoc.read_limit_s
-        buffer = bytearray(nr_bytes)
-        deadline = time.monotonic() + limit_s
-        received = 0
-        connection.settimeout(limit_s)
-        with memoryview(buffer) as view:
-            while received < nr_bytes:
-                count = connection.recv_into(view[received:])
-                if not count:
-                    break
-                received += count
-                if received < nr_bytes:
-                    # Not per piece: a peer that sends a byte now and then would stay for ever.
-                    connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        connection.settimeout(limit_s)
-        del buffer[received:]
-        return buffer
-
-    def hang_up(self) -> None:
-        """End the connection; any thread may call this. The descriptor stays, lest its number be given to another."""
-        with contextlib.suppress(OSError):
-            self._wire.shutdown(socket.SHUT_RDWR)
-
-    def _shutdown_socket(self) -> None:
-        # The library's leaves the socket open when the peer was first to close.
-        self.hang_up()
-        self._wire.close()
-
-    def drop_waiting(self) -> bool:
-        """Read and forget what has arrived; False when the peer has closed."""
-        try:
-            return bool(self.socket.recv(65536))
-        except OSError:
-            return False
-
-
 class _Request(RequestHandler):  # type: ignore[misc] # pynetdicom is untyped here
-    """Turns a connection into an association, in a thread of its own: here a TLS handshake could take its time."""
+    """Turns a connection into an association, in a thread of its own: here a TLS handshake can take its time."""
 
     def handle(self) -> None:
-        association = ServedAssociation(self.ae, self.server, self.client_address[0])
+        server = self.server
+        visit = server.lobby.visit(self.request)
+        try:
+            is_secured, certificate = server.secure(visit)
+            if is_secured:
+                self._begin(visit, certificate)
+        except BaseException:
+            is_secured = False
+            raise
+        finally:
+            if not is_secured:
+                visit.hang_up()
+                visit.wire.close()
+                server.lobby.leave(visit)
+
+    def _begin(self, visit: Visit, certificate: Certificate | None) -> None:
+        server = self.server
+        association = ServedAssociation(
+            self.ae, server, visit, certificate=certificate, is_tls=server.credentials is not None
+        )
         association.name = f"association of {self.client_address[0]}:{self.client_address[1]}"
-        association.set_socket(_Connection(association, self.request))
+        association.set_socket(Connection(association, visit))
         acceptor = association.acceptor
         acceptor.maximum_length = self.ae.maximum_pdu_size
-        acceptor.ae_title = self.server.ae_title
+        acceptor.ae_title = server.ae_title
         acceptor.address_info = self.local
         acceptor.implementation_class_uid = self.ae.implementation_class_uid
         acceptor.implementation_version_name = self.ae.implementation_version_name
         # Not copied: negotiating makes new contexts and leaves these as they are.
-        acceptor.supported_contexts = self.server.contexts
+        acceptor.supported_contexts = server.contexts
         association.requestor.address_info = self.remote
-        self.server.remember(association)
-        association.start()
+        server.remember(association)
+        try:
+            association.start()
+        except RuntimeError:  # no more threads
+            server.forget(association)
+            raise
 
 
 class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdicom is untyped here
@@ -134,8 +91,10 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
     ----------
     listener
         See `scp_node.scp.server.listen`; closed by `shutdown`.
-    maximum_associations
-        The gate enforces it; here it limits the connections.
+    settings
+        `maximum_associations` is enforced by the gate; here it limits the connections.
+    credentials
+        None: a plain port.
     """
 
     daemon_threads = True
@@ -146,22 +105,27 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
         ae: ApplicationEntity,
         listener: Socket,
         *,
+        settings: ReceiverSettings,
         contexts: Sequence[PresentationContext],
         handlers: Handlers,
         gate: Gate,
-        maximum_associations: int,
+        sink: Sink,
+        credentials: ServerCredentials | None = None,
     ) -> None:
+        self.settings = settings
         self.handlers = handlers
         self.gate = gate
+        self.sink = sink
+        self.credentials = credentials
+        self.lobby = Lobby(_EXTRA_CONNECTIONS, settings.maximum_associations + 2 * _EXTRA_CONNECTIONS)
         self._listener = listener
-        self._maximum_connections = maximum_associations + _EXTRA_CONNECTIONS
         self._connections: set[ServedAssociation] = set()
         self._lock = threading.Lock()
         super().__init__(ae, listener.getsockname(), ae.ae_title, list(contexts), request_handler=_Request)
 
     @property
     def associations(self) -> list[ServedAssociation]:
-        """All connections, with and without an association."""
+        """All connections that have shaken hands, with and without an association."""
         with self._lock:
             return list(self._connections)
 
@@ -175,6 +139,28 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
         with self._lock:
             self._connections.discard(association)
         self.gate.leave(association)
+
+    def secure(self, visit: Visit) -> tuple[bool, Certificate | None]:
+        """Shake hands on a TLS port; return whether the connection may go on, and the certificate that was shown."""
+        if self.credentials is None:
+            return True, None
+        wire = visit.wire
+        try:
+            wire.settimeout(self.settings.tls.handshake_timeout_s)
+            secured = self.credentials.context.wrap_socket(wire, server_side=True, do_handshake_on_connect=False)
+            visit.wire = secured
+            if visit.is_turned_away:
+                return False, None
+            secured.do_handshake()
+            shown = secured.getpeercert(binary_form=True)
+            certificate = None if shown is None else from_der(shown)
+        except (OSError, ValueError) as error:
+            if not visit.is_turned_away:
+                self._tell(EventKind.TLS_FAILED, describe(error), visit.address)
+                _linger(visit.wire)
+            return False, None
+        secured.settimeout(self.ae.network_timeout)
+        return True, certificate
 
     def server_bind(self) -> None:
         """Take the listener instead of the socket that the base class has made."""
@@ -196,12 +182,21 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
         return connection, address
 
     def verify_request(self, request: Socket, client_address: Address) -> bool:
-        """Close a connection at once when there are too many."""
-        del request
-        if len(self._connections) < self._maximum_connections:
-            return True
-        _log.warning("connection closed", reason="too many connections", peer_address=client_address[0])
-        return False
+        """Make room for a connection, or close it at once when there are too many about to end."""
+        is_let_in, sent_away = self.lobby.enter(request, client_address[0])
+        if sent_away is not None:
+            self._tell(EventKind.LIMIT_REACHED, "too many connections without an association", sent_away.address)
+        if not is_let_in:
+            self._tell(EventKind.LIMIT_REACHED, "too many connections", client_address[0])
+        return is_let_in
+
+    def process_request(self, request: Socket, client_address: Address) -> None:
+        """Start the thread of a connection."""
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # no more threads
+            self.lobby.leave(self.lobby.visit(request))
+            raise
 
     def handle_error(self, request: Socket, client_address: Address) -> None:
         """Log, where the base class prints."""
@@ -216,3 +211,18 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
         # Not the library's, which expects the server to be in a list of its AE.
         BaseServer.shutdown(self)
         self.server_close()
+
+    def _tell(self, kind: EventKind, reason: str, address: str) -> None:
+        self.sink(SecurityEvent(kind=kind, reason=reason, address=address, is_tls=self.credentials is not None))
+
+
+def _linger(wire: Socket) -> None:
+    """Let the peer read the alert, and close first."""
+    deadline = time.monotonic() + _LINGER_S
+    # The methods of a plain socket: what still comes is not decrypted.
+    with contextlib.suppress(OSError):
+        socket.socket.shutdown(wire, socket.SHUT_WR)
+        while (left_s := deadline - time.monotonic()) > 0:
+            wire.settimeout(left_s)
+            if not socket.socket.recv(wire, 65536):
+                return

@@ -1,4 +1,4 @@
-"""Counts the open associations: lets in whom `callers` lets in, up to the limit, until the node stops."""
+"""Counts the open associations: lets in whom `callers` lets in, up to the limits, until the node stops."""
 
 import threading
 
@@ -6,6 +6,8 @@ import structlog
 
 from config.receiver import ReceiverSettings
 from scp_node.scp.callers import Peer, Rejection, decide
+from scp_node.security.certificates import Certificate
+from scp_node.security.events import EventKind, SecurityEvent, Sink
 
 _log = structlog.get_logger(__name__)
 
@@ -14,45 +16,70 @@ class Gate:
     """One per acceptor process; called by the threads of all associations.
 
     A connection counts from its A-ASSOCIATE-RQ on: one that only connects takes no place from anybody.
+
+    Parameters
+    ----------
+    sink
+        Told of every rejection.
     """
 
-    def __init__(self, settings: ReceiverSettings) -> None:
+    def __init__(self, settings: ReceiverSettings, sink: Sink) -> None:
         self._settings = settings
-        self._inside: set[object] = set()
+        self._sink = sink
+        self._inside: dict[object, Peer] = {}
         self._is_draining = False
         self._changed = threading.Condition()
 
+    def apply(self, settings: ReceiverSettings) -> None:
+        """Decide by other callers and limits from now on; who is inside stays."""
+        self._settings = settings
+
     def admit(
-        self, association: object, *, called_ae_title: str, calling_ae_title: str, address: str
+        self,
+        association: object,
+        *,
+        called_ae_title: str,
+        calling_ae_title: str,
+        address: str,
+        certificate: Certificate | None = None,
+        is_tls: bool = False,
     ) -> Peer | Rejection:
         """Decide about an A-ASSOCIATE-RQ; who is let in counts until `leave`."""
+        settings = self._settings
         decision = decide(
-            self._settings, called_ae_title=called_ae_title, calling_ae_title=calling_ae_title, address=address
+            settings,
+            called_ae_title=called_ae_title,
+            calling_ae_title=calling_ae_title,
+            address=address,
+            certificate=certificate,
         )
         if isinstance(decision, Peer):
             with self._changed:
-                if self._is_draining:
-                    decision = Rejection.STOPPING
-                elif len(self._inside) >= self._settings.maximum_associations:
-                    decision = Rejection.LOCAL_LIMIT
+                limit = self._limit_reached(settings, decision)
+                if limit is None:
+                    self._inside[association] = decision
                 else:
-                    self._inside.add(association)
+                    decision = limit
         if isinstance(decision, Rejection):
-            _log.warning(
-                "association rejected",
-                rule=decision.value,
-                calling_ae_title=calling_ae_title,
-                called_ae_title=called_ae_title,
-                peer_address=address,
+            self._sink(
+                SecurityEvent(
+                    kind=EventKind.LIMIT_REACHED if decision.is_limit else EventKind.ASSOCIATION_REJECTED,
+                    reason=decision.value,
+                    calling_ae_title=calling_ae_title.strip(),
+                    called_ae_title=called_ae_title.strip(),
+                    address=address,
+                    subject="" if certificate is None else certificate.subject,
+                    is_tls=is_tls,
+                )
             )
         else:
-            _log.info("association accepted", calling_ae_title=calling_ae_title, peer_address=address)
+            _log.info("association accepted", calling_ae_title=calling_ae_title, peer_address=address, is_tls=is_tls)
         return decision
 
     def leave(self, association: object) -> None:
         """Forget an association; no error when it was never let in."""
         with self._changed:
-            self._inside.discard(association)
+            self._inside.pop(association, None)
             self._changed.notify_all()
 
     def contains(self, association: object) -> bool:
@@ -69,3 +96,17 @@ class Gate:
         """Wait until all have left; False when that takes longer."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._inside, timeout_s)
+
+    def _limit_reached(self, settings: ReceiverSettings, peer: Peer) -> Rejection | None:
+        if self._is_draining:
+            return Rejection.STOPPING
+        if len(self._inside) >= settings.maximum_associations:
+            return Rejection.LOCAL_LIMIT
+        inside = self._inside.values()
+        of_address = sum(other.address == peer.address for other in inside)
+        if 0 < settings.maximum_associations_per_address <= of_address:
+            return Rejection.ADDRESS_LIMIT
+        of_title = sum(other.calling_ae_title == peer.calling_ae_title for other in inside)
+        if 0 < settings.maximum_associations_per_title <= of_title:
+            return Rejection.TITLE_LIMIT
+        return None

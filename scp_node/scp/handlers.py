@@ -11,7 +11,7 @@ import structlog
 from scp_node.errors import NodeError
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.callers import Peer
-from scp_node.scp.messages import Command
+from scp_node.scp.messages import Command, CommandError
 from scp_node.scp.part10 import Implementation, file_header, is_uid, read_identity
 from scp_node.scp.statuses import (
     SUCCESS,
@@ -26,6 +26,9 @@ from scp_node.spool.incoming import IncomingFile
 from scp_node.spool.store import Spool
 
 _log = structlog.get_logger(__name__)
+
+_ENDLESS = 16
+"""Times the largest object: an honest sender of one that is merely too large gets its answer."""
 
 Accept = Callable[[ReceivedInstance], Intake]
 """Makes an instance durable, file and job, before it returns. What it raises is answered with a failure."""
@@ -53,9 +56,19 @@ class Reception:
         self.file: IncomingFile | None = None
         self.started = time.monotonic()
         self._maximum_bytes = maximum_bytes
+        self._received_bytes = 0
 
     def write(self, fragment: bytes | memoryview) -> None:
-        """Take the next bytes of the Data Set."""
+        """Take the next bytes of the Data Set.
+
+        Raises
+        ------
+        CommandError
+            It is far beyond the limit and has no end: nobody waits for the answer.
+        """
+        self._received_bytes += len(fragment)
+        if self._received_bytes > _ENDLESS * self._maximum_bytes:
+            raise CommandError("a Data Set without end")
         if self.file is None:
             return
         try:

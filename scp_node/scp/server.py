@@ -4,7 +4,7 @@ import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from pynetdicom.ae import ApplicationEntity
@@ -15,6 +15,8 @@ from scp_node.scp.contexts import supported_contexts
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import Accept, Handlers
 from scp_node.scp.part10 import Implementation
+from scp_node.security.credentials import ServerCredentials
+from scp_node.security.events import EventKind, SecurityEvent, Sink, reporting
 from scp_node.spool.store import Spool
 
 _log = structlog.get_logger(__name__)
@@ -22,6 +24,15 @@ _log = structlog.get_logger(__name__)
 _BACKLOG = 128
 """Connections that wait to be accepted; a burst beyond it is delayed by a second per retry."""
 _POLL_S = 0.1
+_WATCH_S = 10.0
+"""Certificates that were renewed are used this much later at most."""
+_RELOADABLE = (
+    "callers",
+    "maximum_associations",
+    "maximum_associations_per_address",
+    "maximum_associations_per_title",
+)
+"""Settings that can change while associations are open."""
 _LAST_WORDS_S = 2.0
 """For the A-ABORTs of associations that were still open when the time to stop was over."""
 
@@ -69,7 +80,11 @@ class Receiver:
     port
         Listen here instead of on ``settings.port``; 0 lets the operating system choose.
     listener
-        A socket made by `listen`, instead of one of its own; closed by `stop`.
+        A socket made by `listen` for the plain port, instead of one of its own; closed by `stop`.
+    tls_port, tls_listener
+        The same for the TLS port; only used with ``settings.tls.enabled``.
+    sink
+        Told of whom was turned away and why; everything is logged in any case.
     """
 
     def __init__(
@@ -82,33 +97,49 @@ class Receiver:
         implementation: Implementation,
         port: int | None = None,
         listener: socket.socket | None = None,
+        tls_port: int | None = None,
+        tls_listener: socket.socket | None = None,
+        sink: Sink | None = None,
     ) -> None:
         self._settings = settings
         self._port = settings.port if port is None else port
         self._listener = listener
+        self._tls_port = settings.tls.port if tls_port is None else tls_port
+        self._tls_listener = tls_listener
+        self._sink = reporting(sink)
         self._contexts = supported_contexts(transfer_syntaxes)
         self._implementation = implementation
-        self._gate = Gate(settings)
+        self._gate = Gate(settings, self._sink)
         self._handlers = Handlers(
             spool=spool,
             accept=accept,
             implementation=implementation,
             maximum_object_bytes=settings.maximum_object_bytes,
         )
-        self._server: AcceptorServer | None = None
-        self._thread: threading.Thread | None = None
+        self._credentials: ServerCredentials | None = None
+        self._plain: AcceptorServer | None = None
+        self._tls: AcceptorServer | None = None
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
 
     @property
     def port(self) -> int:
-        """The port that it listens on; only while it runs."""
-        if self._server is None:
-            raise RuntimeError("the receiver is not running")
-        return int(self._server.server_address[1])
+        """The plain port that it listens on; only while it runs, and has one."""
+        return _port_of(self._plain)
+
+    @property
+    def tls_port(self) -> int:
+        """The TLS port that it listens on; only while it runs, and has one."""
+        return _port_of(self._tls)
 
     @property
     def connections(self) -> int:
         """Open connections, with and without an association."""
-        return 0 if self._server is None else len(self._server.associations)
+        return sum(len(server.lobby) for server in self._servers)
+
+    @property
+    def _servers(self) -> list[AcceptorServer]:
+        return [server for server in (self._plain, self._tls) if server is not None]
 
     def start(self) -> None:
         """Listen, and accept associations from now on; returns at once.
@@ -116,48 +147,107 @@ class Receiver:
         Raises
         ------
         OSError
-            The address is not of this machine, or the port is taken.
+            The address is not of this machine, or a port is taken.
+        CredentialsError
+            Certificate, key or authorities cannot be used.
         """
-        if self._server is not None:
+        if self._servers:
             raise RuntimeError("the receiver is running")
-        listener = self._listener or listen(self._settings.bind, self._port)
-        self._server = AcceptorServer(
-            self._application_entity(),
-            listener,
-            contexts=self._contexts,
-            handlers=self._handlers,
-            gate=self._gate,
-            maximum_associations=self._settings.maximum_associations,
+        settings = self._settings
+        self._stopping.clear()
+        try:
+            if settings.tls.enabled:
+                self._credentials = ServerCredentials(settings.tls, self._sink)
+                self._tls = self._server(self._tls_listener or listen(settings.bind, self._tls_port), self._credentials)
+            if not settings.tls.only:
+                self._plain = self._server(self._listener or listen(settings.bind, self._port), None)
+        except BaseException:
+            for server in self._servers:
+                server.server_close()
+            self._plain = self._tls = None
+            raise
+        for server in self._servers:
+            self._spawn("receiver", server.serve_forever, _POLL_S)
+        if self._credentials is not None:
+            self._spawn("certificates", self._watch, self._credentials)
+        _log.info(
+            "receiver started",
+            ae_title=settings.ae_title,
+            bind=settings.bind,
+            port=None if self._plain is None else self.port,
+            tls_port=None if self._tls is None else self.tls_port,
         )
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(_POLL_S,), name="receiver", daemon=True
+
+    def reload(self, settings: ReceiverSettings) -> bool:
+        """Decide by other callers and limits from now on, and read certificates again; open associations go on.
+
+        Titles, ports and the names of files stay as they were at the start.
+
+        Returns
+        -------
+        bool
+            False: the certificates cannot be used, and the former stay in use.
+        """
+        changed = {name: getattr(settings, name) for name in _RELOADABLE}
+        self._gate.apply(self._settings.model_copy(update=changed))
+        self._sink(
+            SecurityEvent(kind=EventKind.CALLERS_RELOADED, reason=f"{len(settings.callers)} callers are configured")
         )
-        self._thread.start()
-        _log.info("receiver started", ae_title=self._settings.ae_title, bind=self._settings.bind, port=self.port)
+        return self._credentials is None or self._credentials.refresh(is_forced=True)
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Accept nothing more, let open associations end within the limit, abort the rest; nothing is left running.
 
         An object that was not answered when its association was aborted leaves no file; its sender has to repeat it.
         """
-        server, thread = self._server, self._thread
-        if server is None or thread is None:
+        servers = self._servers
+        if not servers:
             return
+        self._stopping.set()
         self._gate.drain()
-        server.shutdown()
-        thread.join()
-        for association in server.associations:
-            if not self._gate.contains(association):
-                association.hang_up()
+        for server in servers:
+            server.shutdown()
+        for thread in self._threads:
+            thread.join()
+        for server in servers:
+            for visit in server.lobby.waiting:
+                visit.hang_up()
         ended = self._gate.wait_until_empty(timeout_s)
-        for association in server.associations:
+        associations = [association for server in servers for association in server.associations]
+        for association in associations:
             association.abort(block=False)
         deadline = time.monotonic() + _LAST_WORDS_S
-        for association in server.associations:
+        for association in associations:
             association.join(timeout=max(deadline - time.monotonic(), 0.0))
             association.hang_up()
-        self._server = self._thread = None
+        self._plain = self._tls = self._credentials = None
+        self._threads.clear()
         _log.info("receiver stopped", aborted=not ended)
+
+    def _server(self, listener: socket.socket, credentials: ServerCredentials | None) -> AcceptorServer:
+        return AcceptorServer(
+            self._application_entity(),
+            listener,
+            settings=self._settings,
+            contexts=self._contexts,
+            handlers=self._handlers,
+            gate=self._gate,
+            sink=self._sink,
+            credentials=credentials,
+        )
+
+    def _spawn(self, name: str, target: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _watch(self, credentials: ServerCredentials) -> None:
+        """Follow the files of certificates, and warn before one expires."""
+        while True:
+            credentials.warn_of_expiry()
+            if self._stopping.wait(_WATCH_S):
+                return
+            credentials.refresh()
 
     def _application_entity(self) -> ApplicationEntity:
         settings = self._settings
@@ -171,3 +261,9 @@ class Receiver:
         entity.implementation_class_uid = self._implementation.class_uid
         entity.implementation_version_name = self._implementation.version_name
         return entity
+
+
+def _port_of(server: AcceptorServer | None) -> int:
+    if server is None:
+        raise RuntimeError("the receiver is not running, or has no such port")
+    return int(server.server_address[1])

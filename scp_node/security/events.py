@@ -1,7 +1,9 @@
 """What happened to who may talk to this node: one small record, told to one callable. Holds no patient data."""
 
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -59,12 +61,58 @@ class SecurityEvent:
     occurred_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
+_GOOD_NEWS = frozenset({EventKind.CREDENTIALS_RELOADED, EventKind.CALLERS_RELOADED})
+
 Sink = Callable[[SecurityEvent], None]
 """Takes an event; called by the thread that it happened in, so it must be quick and safe to call from many threads."""
 
 
-def log(event: SecurityEvent) -> None:
-    """Write an event to the log; the sink of a node that keeps no audit trail."""
+_EVENTS_PER_MINUTE = 60
+_WINDOW_S = 60.0
+_MAXIMUM_SOURCES = 1024
+
+
+def reporting(sink: Sink | None = None, *, monotonic: Callable[[], float] = time.monotonic) -> Sink:
+    """Return the sink that a listener tells: writes a log line, then tells `sink`, and never raises.
+
+    A peer that knocks a thousand times a second shall not fill a disk: of one kind of event from one address no more
+    than 60 a minute are told; how many were not is told with the next.
+
+    Parameters
+    ----------
+    monotonic
+        Seconds of a clock that never goes back.
+    """
+    lock = threading.Lock()
+    windows: dict[tuple[EventKind, str], tuple[float, int]] = {}
+
+    def tell(event: SecurityEvent) -> None:
+        now, source = monotonic(), (event.kind, event.address)
+        with lock:
+            begun, count = windows.get(source, (now, 0))
+            untold = 0
+            if now - begun >= _WINDOW_S:
+                begun, untold, count = now, max(count - _EVENTS_PER_MINUTE, 0), 0
+            if source not in windows and len(windows) >= _MAXIMUM_SOURCES:
+                # So many addresses within a minute: the oldest of them start anew.
+                windows.pop(next(iter(windows)))
+            windows[source] = (begun, count + 1)
+        if count >= _EVENTS_PER_MINUTE:
+            return
+        if untold:
+            event = replace(event, reason=f"{event.reason} ({untold} more before were not recorded)")
+        _write(event)
+        try:
+            if sink is not None:
+                sink(event)
+        except Exception:
+            # An audit trail that cannot be written must not end an association's thread.
+            _log.exception("security event lost", kind=event.kind.value, reason=event.reason)
+
+    return tell
+
+
+def _write(event: SecurityEvent) -> None:
     details = {
         name: value
         for name, value in (
@@ -75,16 +123,6 @@ def log(event: SecurityEvent) -> None:
         )
         if value
     }
-    _log.warning("security event", kind=event.kind.value, reason=event.reason, is_tls=event.is_tls, **details)
-
-
-def guarded(sink: Sink) -> Sink:
-    """Return a sink that never raises: an audit trail that cannot be written must not end an association's thread."""
-
-    def tell(event: SecurityEvent) -> None:
-        try:
-            sink(event)
-        except Exception:
-            _log.exception("security event lost", kind=event.kind.value, reason=event.reason)
-
-    return tell
+    message = event.kind.value.replace("_", " ")
+    write = _log.info if event.kind in _GOOD_NEWS else _log.warning
+    write(message, reason=event.reason, is_tls=event.is_tls, **details)

@@ -11,7 +11,7 @@ from scp_node.scp.gate import Gate
 
 @pytest.fixture
 def gate() -> Gate:
-    return Gate(ReceiverSettings(ae_title="NODE", maximum_associations=2))
+    return Gate(ReceiverSettings(ae_title="NODE", maximum_associations=2), lambda event: None)
 
 
 def knock(gate: Gate, who: object, called: str = "NODE") -> Peer | Rejection:

@@ -1,0 +1,88 @@
+"""The receiver's TLS context while files change: read again without ending anything that is open."""
+
+import ssl
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+
+from config.receiver import ReceiverTlsSettings
+from scp_node.security.certificates import CredentialsError, certificates_of_receiver
+from scp_node.security.contexts import server_context
+from scp_node.security.events import EventKind, SecurityEvent, Sink
+
+_Signature = tuple[tuple[int, int, int], ...]
+
+
+class ServerCredentials:
+    """Holds the context for new connections; open ones keep theirs.
+
+    Parameters
+    ----------
+    now
+        The time, with a time zone.
+
+    Raises
+    ------
+    CredentialsError
+        The files cannot be used.
+    """
+
+    def __init__(
+        self, settings: ReceiverTlsSettings, sink: Sink, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._settings = settings
+        self._sink = sink
+        self._now = now
+        self._signature = self._sign()
+        self._context = server_context(settings)
+        self._warned: date | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        return self._context
+
+    def refresh(self, *, is_forced: bool = False) -> bool:
+        """Read the files again if they have changed; False when they have and cannot be used.
+
+        The former context stays in use then: half a change, a new certificate with the old key, ends nobody's service.
+        """
+        with self._lock:
+            signature = self._sign()
+            if signature == self._signature and not is_forced:
+                return True
+            self._signature = signature
+            try:
+                self._context = server_context(self._settings)
+            except CredentialsError as error:
+                self._sink(SecurityEvent(kind=EventKind.CREDENTIALS_REFUSED, reason=str(error), is_tls=True))
+                return False
+            self._warned = None
+        self._sink(SecurityEvent(kind=EventKind.CREDENTIALS_RELOADED, reason="the files have changed", is_tls=True))
+        return True
+
+    def warn_of_expiry(self) -> None:
+        """Report certificates that expire soon, at most once a day."""
+        now = self._now()
+        if self._warned == now.date():
+            return
+        self._warned = now.date()
+        for used in certificates_of_receiver(self._settings):
+            if sentence := used.warning(now, self._settings.expiry_warning_days):
+                subject = used.certificate.subject if used.certificate is not None else ""
+                reason = f"certificate of {used.used_for} {sentence}"
+                self._sink(
+                    SecurityEvent(kind=EventKind.CERTIFICATE_EXPIRES, reason=reason, subject=subject, is_tls=True)
+                )
+
+    def _sign(self) -> _Signature:
+        """What tells that a file has changed: a file that was replaced by renaming has another inode."""
+        signs = []
+        for file in (self._settings.certificate, self._settings.key, self._settings.authorities):
+            try:
+                status = file.stat() if file is not None else None
+            except OSError:
+                status = None
+            signs.append((0, 0, 0) if status is None else (status.st_mtime_ns, status.st_size, status.st_ino))
+        return tuple(signs)
