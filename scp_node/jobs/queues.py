@@ -4,7 +4,9 @@ Nothing here runs a job; receivers and the command line use it as well as worker
 """
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
@@ -27,6 +29,8 @@ FOLDER_CONCURRENCY = 2
 WORKER_CONCURRENCY = 4
 """Deliveries to one destination that one worker runs at a time; more would only hold threads."""
 
+_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+
 LAST_PLACE = 10**9
 """For what may wait until nothing else does, a recall for example."""
 
@@ -47,6 +51,15 @@ def deliver_queue(destination: str) -> str:
 def analyse_id(models: Sequence[str], sop_instance_uid: str, sha256: str, number: int) -> str:
     """Id of an analyse job; the same instance, models and round make the same id, so a repeat adds nothing."""
     return f"analyse:{'+'.join(models)}:{sop_instance_uid}:{sha256[:16]}:{number}"
+
+
+def analyse_ids(row: sa.Row[Any], models: Sequence[str]) -> list[str]:
+    """Ids that jobs of an instance's analysis have, or would have with these models if it came again."""
+    named = row.job_id.rsplit(":", 3)[0]
+    current = {f"{named}:{row.sop_instance_uid}:{row.sha256[:16]}:{number}" for number in range(1, row.round + 1)}
+    return sorted(
+        current | {analyse_id(models, row.sop_instance_uid, row.sha256, number) for number in range(1, row.round + 1)}
+    )
 
 
 def deliver_id(instance_id: int, destination: str, number: int, attempt: int) -> str:
@@ -151,6 +164,23 @@ class Jobs:
             return {}
         rows = self._client.list_workflows(workflow_ids=list(job_ids), load_input=False, load_output=False)
         return {row.workflow_id: row.status for row in rows}
+
+    def forget(self, job_ids: Sequence[str]) -> None:
+        """Remove jobs that do not run, in whatever other state; no error for those that are gone."""
+        if job_ids:
+            self._client.delete_workflows(list(job_ids))
+
+    def forget_finished(self, before: float, *, limit: int) -> int:
+        """Remove jobs that ended before a moment (seconds since 1970), the oldest first; return how many."""
+        rows = self._client.list_workflows(
+            status=list(_ENDED),
+            completed_before=datetime.fromtimestamp(before, UTC).isoformat(),
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        self.forget([row.workflow_id for row in rows])
+        return len(rows)
 
     def close(self) -> None:
         """Let go of the client; the engine stays the caller's."""
