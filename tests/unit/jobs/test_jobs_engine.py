@@ -18,6 +18,8 @@ from scp_node.jobs.database import lease
 from scp_node.jobs.lease import Lease, WorkerId
 from scp_node.jobs.recovery import Recovery
 
+pytestmark = pytest.mark.databases
+
 
 def _until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds

@@ -164,6 +164,7 @@ def bench(tmp_path, engine, jobs, spool, receive, monkeypatch):  # noqa: PLR0917
     made.pool.stop(0.1)
 
 
+@pytest.mark.databases
 def test_an_analysis_leads_to_deliveries_and_they_to_delivered(bench):
     bench.arrive(_analysed("2.25.1", "2.25.2"))
     assert bench.analyse() == InstanceState.DELIVERING
@@ -182,6 +183,7 @@ def test_an_analysis_leads_to_deliveries_and_they_to_delivered(bench):
     assert detail.results[0].file.read_bytes() == b"result 2.25.1"
 
 
+@pytest.mark.databases
 def test_jobs_that_run_twice_do_nothing_the_second_time(bench, tmp_path):
     """As after a crash between our commit and the durable engine's own."""
     marks = tmp_path / "marks"
@@ -248,6 +250,7 @@ def test_a_file_that_vanished_is_a_dead_letter(bench):
     assert "missing" in bench.row().detail
 
 
+@pytest.mark.databases
 def test_a_full_disk_is_waited_for(bench):
     bench.arrive(NotNow(detail="no space"))
     assert bench.analyse() == InstanceState.RECEIVED
@@ -258,6 +261,7 @@ def test_a_full_disk_is_waited_for(bench):
     assert 20 < due_ms / 1000 - time.time() < 40
 
 
+@pytest.mark.databases
 def test_a_destination_that_is_away_is_tried_again_later_and_patience_ends(bench):
     bench.share.folder.write_text("in the way")
     bench.arrive(_analysed("2.25.1"))
@@ -280,6 +284,7 @@ def test_a_destination_that_is_away_is_tried_again_later_and_patience_ends(bench
     assert "share: gave up after 100 s: cannot write" in bench.row().detail
 
 
+@pytest.mark.databases
 def test_a_confirmed_object_is_not_sent_again(bench):
     bench.arrive(_analysed("2.25.1", "2.25.2"))
     bench.analyse()
@@ -354,6 +359,7 @@ def test_a_defect_of_a_sender_is_an_attempt_like_any_other(bench, monkeypatch):
     assert bench.delivery().last_error == "error of this node: ZeroDivisionError"
 
 
+@pytest.mark.databases
 def test_cancelling_before_the_analysis_ends_it(bench):
     bench.arrive(_analysed("2.25.1"))
     with Admin(bench.settings) as admin:
@@ -365,6 +371,7 @@ def test_cancelling_before_the_analysis_ends_it(bench):
     assert bench.analyse() == InstanceState.DELIVERING
 
 
+@pytest.mark.databases
 def test_cancelling_a_delivery_keeps_what_was_delivered(bench, tmp_path):
     blocked = FolderDestination(kind="folder", name="blocked", folder=tmp_path / "blocked")
     blocked.folder.write_text("in the way")
@@ -408,6 +415,7 @@ def test_operators_are_told_what_cannot_be_done(bench):
         Admin(NodeSettings(database=DatabaseSettings(url=f"sqlite:///{bench.folder / 'other.sqlite'}")))
 
 
+@pytest.mark.databases
 def test_a_retry_of_a_waiting_delivery_makes_it_due_now(bench):
     bench.share.folder.write_text("in the way")
     bench.arrive(_analysed("2.25.1"))
@@ -423,6 +431,7 @@ def test_a_retry_of_a_waiting_delivery_makes_it_due_now(bench):
     assert bench.deliver() == DeliveryState.DELIVERED
 
 
+@pytest.mark.databases
 def test_a_retry_reaches_destinations_added_since(bench, tmp_path):
     bench.arrive(_analysed("2.25.1"))
     bench.analyse()
@@ -456,6 +465,7 @@ def test_instances_are_listed_in_order_and_by_state(bench, monkeypatch):
     }
 
 
+@pytest.mark.databases
 @pytest.mark.parametrize("status", ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS"])
 def test_what_no_job_works_on_becomes_a_visible_dead_letter(bench, status):
     reconciler = Reconciler(bench.engine, bench.jobs)
