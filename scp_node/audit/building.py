@@ -1,0 +1,252 @@
+"""What happened, as audit messages of PS3.15 A.5.3: one function for each kind. Reads no file and no database."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from scp_node.audit.messages import (
+    APPLICATION_ACTIVITY,
+    APPLICATION_START,
+    APPLICATION_STOP,
+    EXPORT,
+    INSTANCES_ACCESSED,
+    INSTANCES_TRANSFERRED,
+    MEDIA_URI,
+    NETWORK_CONFIGURATION,
+    NODE_AUTHENTICATION,
+    NODE_ID,
+    PATIENT_NUMBER,
+    ROLE_APPLICATION,
+    ROLE_DESTINATION,
+    ROLE_DESTINATION_MEDIA,
+    ROLE_LAUNCHER,
+    ROLE_SOURCE,
+    SECURITY_ALERT,
+    SECURITY_CONFIGURATION,
+    STUDY_INSTANCE_UID,
+    Action,
+    Code,
+    Message,
+    Outcome,
+    Participant,
+    Subject,
+)
+from scp_node.audit.throttle import Counted
+from scp_node.security.events import EventKind
+
+WITHHELD = "withheld"
+"""Instead of a Patient ID: the patient stands in the message, as the standard asks, and is not named."""
+UNKNOWN = "unknown"
+"""Instead of a Study Instance UID that the object does not have or that is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The other side of a transfer."""
+
+    ae_title: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objects:
+    """SOP Instances of one study and patient.
+
+    Parameters
+    ----------
+    study_instance_uid, patient_id
+        Empty: not known, or not to be named.
+    instances
+        SOP Class UID -> SOP Instance UIDs.
+    """
+
+    study_instance_uid: str
+    instances: tuple[tuple[str, tuple[str, ...]], ...]
+    patient_id: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """How this node appears in its own messages."""
+
+    ae_title: str
+
+    @cached_property
+    def host(self) -> str:
+        """Host name."""
+        return socket.gethostname()
+
+    def participant(self, *roles: Code, is_requestor: bool) -> Participant:
+        """The process that this runs in."""
+        return Participant(
+            user_id=str(os.getpid()),
+            ae_titles=(self.ae_title,),
+            user_name="scp-node",
+            is_requestor=is_requestor,
+            roles=roles,
+            address=self.host,
+        )
+
+    def activity(self, at: datetime, *, is_start: bool, user: str) -> Message:
+        """The node starts or stops (PS3.15 A.5.3.1)."""
+        launcher = Participant(user_id=user, is_requestor=True, roles=(ROLE_LAUNCHER,), address=self.host)
+        return Message(
+            event=APPLICATION_ACTIVITY,
+            types=(APPLICATION_START if is_start else APPLICATION_STOP,),
+            action=Action.EXECUTE,
+            at=at,
+            outcome=Outcome.SUCCESS,
+            participants=(self.participant(ROLE_APPLICATION, is_requestor=False), launcher),
+        )
+
+    def alert(self, counted: Counted) -> Message:
+        """Somebody was turned away, or who may come in has changed (PS3.15 A.5.3.11)."""
+        event = counted.event
+        code, outcome = _ALERTS[event.kind]
+        parts = [event.kind.value.replace("_", " ")]
+        if event.reason:
+            parts.append(event.reason)
+        if event.subject:
+            parts.append(f"certificate {event.subject}")
+        if counted.times > 1:
+            parts.append(f"{counted.times} times")
+        participants = [self.participant(ROLE_APPLICATION, is_requestor=False)]
+        if event.address or event.calling_ae_title:
+            titles = (event.calling_ae_title,) if event.calling_ae_title else ()
+            participants.append(
+                Participant(
+                    user_id=event.calling_ae_title or event.address,
+                    ae_titles=titles,
+                    is_requestor=True,
+                    address=event.address,
+                )
+            )
+        node = Subject(id=event.address or self.host, id_type=NODE_ID, kind=2, role=13, name="node")
+        return Message(
+            event=SECURITY_ALERT,
+            types=(code,),
+            action=Action.EXECUTE,
+            at=event.occurred_at,
+            outcome=outcome,
+            description=": ".join(parts),
+            participants=tuple(participants),
+            subjects=(node,),
+        )
+
+    def transfer(
+        self,
+        at: datetime,
+        objects: Objects,
+        *,
+        peer: Peer,
+        is_received: bool,
+        action: Action = Action.CREATE,
+        outcome: Outcome = Outcome.SUCCESS,
+        description: str = "",
+    ) -> Message:
+        """Instances came in, or went out (PS3.15 A.5.3.7)."""
+        other = Participant(
+            user_id=peer.ae_title,
+            ae_titles=(peer.ae_title,),
+            is_requestor=is_received,
+            roles=(ROLE_SOURCE if is_received else ROLE_DESTINATION,),
+            address=peer.address,
+        )
+        own = self.participant(ROLE_DESTINATION if is_received else ROLE_SOURCE, is_requestor=not is_received)
+        return Message(
+            event=INSTANCES_TRANSFERRED,
+            action=action,
+            at=at,
+            outcome=outcome,
+            description=description,
+            participants=(other, own) if is_received else (own, other),
+            subjects=_subjects(objects),
+        )
+
+    def access(
+        self,
+        at: datetime,
+        objects: Objects,
+        *,
+        action: Action,
+        user: str = "",
+        what: str = "",
+        outcome: Outcome = Outcome.SUCCESS,
+        details: Sequence[tuple[str, str]] = (),
+    ) -> Message:
+        """Instances were read, changed or removed, by this node or by a person (PS3.15 A.5.3.6).
+
+        Parameters
+        ----------
+        user
+            Name of the operator; empty: the node itself.
+        what
+            In words.
+        """
+        participants = [self.participant(ROLE_APPLICATION, is_requestor=not user)]
+        if user:
+            participants.append(Participant(user_id=user, is_requestor=True, address=self.host))
+        return Message(
+            event=INSTANCES_ACCESSED,
+            action=action,
+            at=at,
+            outcome=outcome,
+            description=what,
+            participants=tuple(participants),
+            subjects=_subjects(objects, details),
+        )
+
+    def export(
+        self,
+        at: datetime,
+        objects: Objects,
+        *,
+        to: str,
+        user: str = "",
+        outcome: Outcome = Outcome.SUCCESS,
+        description: str = "",
+    ) -> Message:
+        """Instances were written to a folder, from where they may go anywhere (PS3.15 A.5.3.8)."""
+        participants = [self.participant(ROLE_SOURCE, is_requestor=not user)]
+        if user:
+            participants.append(Participant(user_id=user, is_requestor=True, address=self.host))
+        media = Participant(user_id=to, is_requestor=False, roles=(ROLE_DESTINATION_MEDIA,), media=MEDIA_URI)
+        return Message(
+            event=EXPORT,
+            action=Action.READ,
+            at=at,
+            outcome=outcome,
+            description=description,
+            participants=(*participants, media),
+            subjects=_subjects(objects),
+        )
+
+
+_ALERTS = {
+    # An unknown or unwelcome peer is IHE ATNA's "Node Authentication failure".
+    EventKind.ASSOCIATION_REJECTED: (NODE_AUTHENTICATION, Outcome.SERIOUS_FAILURE),
+    EventKind.ASSOCIATION_ABORTED: (NODE_AUTHENTICATION, Outcome.MINOR_FAILURE),
+    EventKind.LIMIT_REACHED: (NODE_AUTHENTICATION, Outcome.MINOR_FAILURE),
+    EventKind.TLS_FAILED: (NODE_AUTHENTICATION, Outcome.SERIOUS_FAILURE),
+    EventKind.CERTIFICATE_EXPIRES: (SECURITY_CONFIGURATION, Outcome.MINOR_FAILURE),
+    EventKind.CREDENTIALS_RELOADED: (SECURITY_CONFIGURATION, Outcome.SUCCESS),
+    EventKind.CREDENTIALS_REFUSED: (SECURITY_CONFIGURATION, Outcome.SERIOUS_FAILURE),
+    EventKind.CALLERS_RELOADED: (NETWORK_CONFIGURATION, Outcome.SUCCESS),
+}
+
+
+def _subjects(objects: Objects, details: Sequence[tuple[str, str]] = ()) -> tuple[Subject, Subject]:
+    study = Subject(
+        id=objects.study_instance_uid or UNKNOWN,
+        id_type=STUDY_INSTANCE_UID,
+        kind=2,
+        role=3,
+        name="study",
+        instances=objects.instances,
+        details=tuple(details),
+    )
+    patient = Subject(id=objects.patient_id or WITHHELD, id_type=PATIENT_NUMBER, kind=1, role=1, name="patient")
+    return study, patient

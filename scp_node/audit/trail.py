@@ -1,0 +1,344 @@
+"""The file of the audit trail: one JSON object a line, appended to, each line naming the digest of the one before it.
+
+Several processes may write to one trail. Closed files stay beside it as ``audit-<first sequence>.jsonl``. The trail is
+also the buffer of what a collector has not taken yet, so that nothing is kept twice.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import structlog
+
+from scp_node.errors import NodeError
+
+_log = structlog.get_logger(__name__)
+
+NOTHING_BEFORE = "0" * 64
+_TAIL_BYTES = 256 * 1024
+"""More than the longest line: JSON may write a character of a message in six."""
+
+
+class AuditError(NodeError):
+    """The audit trail cannot be written or read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One line of the trail.
+
+    Parameters
+    ----------
+    sequence
+        1, 2, 3 ... without gaps.
+    previous
+        SHA-256 of the line before, 64 hexadecimal digits.
+    record
+        Number of the record of the node's database that it tells of; None: it tells of something else.
+    message
+        XML of PS3.15 A.5.1.
+    """
+
+    sequence: int
+    previous: str
+    at: str
+    record: int | None
+    message: str
+
+    def to_line(self) -> bytes:
+        """The entry as it is written, without the end of the line."""
+        values = {
+            "sequence": self.sequence,
+            "previous": self.previous,
+            "at": self.at,
+            "record": self.record,
+            "message": self.message,
+        }
+        return json.dumps(values, ensure_ascii=False).encode()
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        """Read what `to_line` wrote.
+
+        Raises
+        ------
+        ValueError
+            It is no entry.
+        """
+        values: Any = json.loads(line)
+        try:
+            return cls(
+                sequence=int(values["sequence"]),
+                previous=str(values["previous"]),
+                at=str(values["at"]),
+                record=None if values["record"] is None else int(values["record"]),
+                message=str(values["message"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError("no entry of an audit trail") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """What becomes an entry.
+
+    Parameters
+    ----------
+    at
+        Time of the event, ISO 8601.
+    record
+        See `Entry`.
+    """
+
+    at: str
+    message: str
+    record: int | None = None
+
+
+class Trail:
+    """An audit trail in a folder of its own.
+
+    Parameters
+    ----------
+    file
+        The file that is appended to.
+    maximum_file_bytes
+        A larger one is closed and renamed.
+    keep_files
+        Closed files that are kept.
+    """
+
+    def __init__(self, file: Path, *, maximum_file_bytes: int, keep_files: int) -> None:
+        self.file = file.absolute()
+        self._maximum_file_bytes = maximum_file_bytes
+        self._keep_files = keep_files
+
+    def create(self) -> None:
+        """Make folder and file, private to this user.
+
+        Raises
+        ------
+        AuditError
+            They cannot be made, or are open to others and belong to somebody else.
+        """
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with self._open():
+                pass
+        except OSError as error:
+            raise AuditError(f"audit.file {self.file}: {error.strerror or error}") from error
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        """Write messages in this order and wait until they are on the disk.
+
+        Raises
+        ------
+        AuditError
+            The disk refused them; none counts as written.
+        """
+        with self.writing() as writer:
+            writer.append(drafts)
+
+    @contextmanager
+    def writing(self) -> Iterator["Writer"]:
+        """Keep other writers, of other processes too, out until the block ends.
+
+        Raises
+        ------
+        AuditError
+            The file cannot be opened or written, or ends with something that this node did not write.
+        """
+        try:
+            with self._open() as file:
+                _cut_torn_line(file)
+                line = _last_line(file) or self._last_closed_line()
+                yield Writer(file, line)
+                if file.seek(0, os.SEEK_END) > self._maximum_file_bytes:
+                    self._close_file(file)
+        except OSError as error:
+            raise AuditError(f"audit.file {self.file}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise AuditError(f"audit.file {self.file}: its last line is none of this node's; move the file") from error
+
+    def files(self) -> list[Path]:
+        """All files of the trail, oldest first."""
+        closed = re.compile(re.escape(self.file.stem) + r"-(\d{12})" + re.escape(self.file.suffix))
+        found = sorted(path for path in self.file.parent.iterdir() if closed.fullmatch(path.name))
+        return [*found, self.file]
+
+    def lines(self, after: int = 0) -> Iterator[bytes]:
+        """Yield the complete lines of all files, oldest first, from about `after` on: whole files are left out."""
+        files = self.files()
+        while len(files) > 1 and _first_sequence(files[1], self.file) <= after + 1:
+            files.pop(0)
+        for path in files:
+            try:
+                with path.open("rb") as file:
+                    yield from (line[:-1] for line in file if line.endswith(b"\n"))
+            except FileNotFoundError:
+                # Closed, or removed as the oldest, since it was listed.
+                continue
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """Yield the entries with a sequence above `after`; lines that are none are left out, see `faults`."""
+        seen = after
+        for line in self.lines(after):
+            try:
+                entry = Entry.from_line(line)
+            except ValueError:
+                continue
+            if entry.sequence > seen:
+                seen = entry.sequence
+                yield entry
+
+    def faults(self) -> Iterator[str]:
+        """Yield what is wrong with the trail: lines changed, missing or foreign. None: it is as it was written.
+
+        Whoever can write the files can also make a new, consistent trail, or cut its end off: only the collector's copy
+        shows that.
+        """
+        previous: str | None = None
+        sequence: int | None = None
+        for number, line in enumerate(self.lines(), 1):
+            try:
+                entry = Entry.from_line(line)
+            except ValueError:
+                yield f"line {number}: no entry of an audit trail"
+            else:
+                if sequence is not None and entry.sequence != sequence + 1:
+                    yield f"line {number}: sequence {entry.sequence} after {sequence}"
+                if previous is not None and entry.previous != previous:
+                    yield f"line {number}: sequence {entry.sequence} does not follow from the line before it"
+                sequence = entry.sequence
+            previous = digest(line)
+
+    def _open(self) -> BinaryIO:
+        """Open for appending, locked until it is closed, and surely the file that has this name now."""
+        while True:
+            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            file = os.fdopen(os.open(self.file, flags, 0o600), "r+b", buffering=0)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                status = os.fstat(file.fileno())
+                if stat.S_IMODE(status.st_mode) != 0o600:
+                    os.fchmod(file.fileno(), 0o600)
+                # Another process may have closed and renamed it while this one waited.
+                if self.file.exists() and self.file.stat().st_ino == status.st_ino:
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def _last_closed_line(self) -> bytes | None:
+        closed = self.files()[:-1]
+        if not closed:
+            return None
+        with closed[-1].open("rb") as file:
+            return _last_line(file)
+
+    def _close_file(self, file: BinaryIO) -> None:
+        file.seek(0)
+        first = Entry.from_line(file.readline().rstrip(b"\n"))
+        name = f"{self.file.stem}-{first.sequence:012d}{self.file.suffix}"
+        os.fchmod(file.fileno(), 0o400)
+        self.file.rename(self.file.with_name(name))
+        for path in self.files()[: -1 - self._keep_files]:
+            _log.warning("audit file removed", file=path.name, kept=self._keep_files)
+            path.unlink(missing_ok=True)
+
+
+class Writer:
+    """Appends while nobody else does; made by `Trail.writing`.
+
+    Parameters
+    ----------
+    line
+        The newest line; None in a new trail.
+
+    Raises
+    ------
+    ValueError
+        The line is no entry.
+    """
+
+    def __init__(self, file: BinaryIO, line: bytes | None) -> None:
+        self._file = file
+        self._sequence = 0 if line is None else Entry.from_line(line).sequence
+        self._previous = NOTHING_BEFORE if line is None else digest(line)
+
+    @property
+    def sequence(self) -> int:
+        """Of the newest entry; 0 in a new trail."""
+        return self._sequence
+
+    def append(self, drafts: Sequence[Draft]) -> None:
+        """Write all of the messages or none, and wait until they are on the disk."""
+        sequence, previous = self._sequence, self._previous
+        lines = []
+        for draft in drafts:
+            sequence += 1
+            entry = Entry(sequence=sequence, previous=previous, at=draft.at, record=draft.record, message=draft.message)
+            lines.append(entry.to_line() + b"\n")
+            previous = digest(lines[-1][:-1])
+        _write(self._file, b"".join(lines))
+        self._sequence, self._previous = sequence, previous
+
+
+def digest(line: bytes) -> str:
+    """SHA-256 of a line without its end, as the next line names it."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def _write(file: BinaryIO, content: bytes) -> None:
+    """Append all or nothing."""
+    start = file.seek(0, os.SEEK_END)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(start)
+        raise
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    """Remove a line without an end: its writer died before it was on the disk, and promised nothing."""
+    size = file.seek(0, os.SEEK_END)
+    tail = _tail(file)
+    if tail and not tail.endswith(b"\n"):
+        torn = len(tail) - (tail.rfind(b"\n") + 1)
+        _log.warning("torn line removed from the audit file", size_bytes=torn)
+        file.truncate(size - torn)
+
+
+def _last_line(file: BinaryIO) -> bytes | None:
+    tail = _tail(file)
+    return tail[:-1].rpartition(b"\n")[2] if tail else None
+
+
+def _tail(file: BinaryIO) -> bytes:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    return file.read(_TAIL_BYTES)
+
+
+def _first_sequence(path: Path, current: Path) -> int:
+    """First sequence of a file, from its name; of the current one, from its first line."""
+    if path != current:
+        return int(path.stem.rpartition("-")[2])
+    try:
+        with path.open("rb") as file:
+            return Entry.from_line(file.readline().rstrip(b"\n")).sequence
+    except (OSError, ValueError):
+        # New and still empty: everything before it may matter.
+        return 2**62
