@@ -197,6 +197,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE trace ADD COLUMN is_audited BOOLEAN NOT NULL DEFAULT FALSE",
         "CREATE INDEX trace_not_audited ON trace (id) WHERE is_audited = FALSE",
     ),
+    (
+        """CREATE TABLE user_action (
+            id {identity},
+            at DOUBLE PRECISION NOT NULL,
+            user_name TEXT NOT NULL,
+            role TEXT NOT NULL,
+            address TEXT NOT NULL,
+            action TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            before TEXT NOT NULL,
+            after TEXT NOT NULL
+        )""",
+        "CREATE INDEX instance_by_analysis ON instance (analysed_at)",
+        "CREATE INDEX instance_by_change ON instance (updated_at)",
+    ),
 )
 
 _IDENTITY = {

@@ -1,0 +1,350 @@
+"""What happened over time, as numbers for charts and metrics: counts, ages, latencies, what the models said."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from scp_node.jobs.breaker import PENDING
+from scp_node.jobs.database import delivery, instance, prediction
+from scp_node.records import InstanceState
+
+UNFINISHED = tuple(state.value for state in InstanceState if not state.is_final)
+_BINS = 20
+_MAXIMUM_LATENCIES = 20_000
+"""Latencies are read for the newest instances of a span; more would not change a percentile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """What waits.
+
+    Parameters
+    ----------
+    oldest_s
+        How long the instance that waits longest has waited for its analysis; None when none waits.
+    """
+
+    instances: dict[InstanceState, int]
+    deliveries: dict[tuple[str, str], int]
+    oldest_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Counts of one stretch of time.
+
+    Parameters
+    ----------
+    begins_at
+        Seconds since 1970.
+    """
+
+    begins_at: float
+    received: int
+    analysed: int
+    ended: int
+    given_up: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Percentiles of seconds; None when nothing was measured."""
+
+    count: int
+    median_s: float | None
+    p95_s: float | None
+    maximum_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activity:
+    """What a span of time brought.
+
+    Parameters
+    ----------
+    analysis
+        Reading to last map.
+    turnaround
+        Last byte received to every destination served.
+    """
+
+    span_s: float
+    buckets: tuple[Bucket, ...]
+    analysis: Latency
+    turnaround: Latency
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDay:
+    """What one model said on one day (UTC).
+
+    Parameters
+    ----------
+    day
+        Number of days since 1970.
+    """
+
+    day: int
+    judged: int
+    positive: int
+    mean_probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelStatistics:
+    """What one model said in a span.
+
+    Parameters
+    ----------
+    histogram
+        Number of probabilities in each twentieth of [0, 1].
+    """
+
+    model: str
+    title: str
+    threshold: float
+    days: tuple[ModelDay, ...]
+    histogram: tuple[int, ...]
+
+    @property
+    def judged(self) -> int:
+        """Instances judged."""
+        return sum(day.judged for day in self.days)
+
+    @property
+    def positive(self) -> int:
+        """Of these at or above threshold."""
+        return sum(day.positive for day in self.days)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the models said in a span.
+
+    Parameters
+    ----------
+    judged
+        Instances that any model judged.
+    disagreements
+        Of these with some models at or above threshold and some below.
+    """
+
+    days: int
+    models: tuple[ModelStatistics, ...]
+    judged: int
+    disagreements: int
+
+
+def backlog(connection: sa.Connection) -> Backlog:
+    """Count what there is and what waits."""
+    states = connection.execute(sa.select(instance.c.state, sa.func.count()).group_by(instance.c.state))
+    counts = {InstanceState(state): int(count) for state, count in states}
+    ends = connection.execute(
+        sa.select(delivery.c.destination, delivery.c.state, sa.func.count()).group_by(
+            delivery.c.destination, delivery.c.state
+        )
+    )
+    oldest = connection.execute(
+        sa.select(sa.func.min(instance.c.received_at)).where(
+            instance.c.state.in_([InstanceState.RECEIVED.value, InstanceState.ANALYSING.value])
+        )
+    ).scalar_one()
+    return Backlog(
+        instances={state: counts.get(state, 0) for state in InstanceState},
+        deliveries={(name, state): int(count) for name, state, count in ends},
+        oldest_s=None if oldest is None else max(0.0, time.time() - float(oldest)),
+    )
+
+
+def reasons(connection: sa.Connection) -> dict[tuple[InstanceState, str], int]:
+    """Why instances were not judged or given up, counted."""
+    rows = connection.execute(
+        sa.select(instance.c.state, instance.c.reason, sa.func.count())
+        .where(
+            instance.c.state.in_([InstanceState.NOT_ELIGIBLE.value, InstanceState.DEAD_LETTER.value]),
+            instance.c.reason.is_not(None),
+        )
+        .group_by(instance.c.state, instance.c.reason)
+        .order_by(sa.func.count().desc())
+    )
+    return {(InstanceState(state), reason): int(count) for state, reason, count in rows}
+
+
+def activity(connection: sa.Connection, *, span_s: float, buckets: int, now: float | None = None) -> Activity:
+    """Count arrivals, analyses and ends in equal stretches up to now."""
+    until = time.time() if now is None else now
+    width = span_s / buckets
+    # Whole stretches, so that a column that is complete does not change any more.
+    first = (until // width - buckets + 1) * width
+    counts = {
+        "received": _by_bucket(connection, instance.c.received_at, first, width),
+        "analysed": _by_bucket(connection, instance.c.analysed_at, first, width, instance.c.received_at >= first),
+        "ended": _by_bucket(
+            connection,
+            instance.c.updated_at,
+            first,
+            width,
+            instance.c.state.in_([InstanceState.DELIVERED.value, InstanceState.NOT_ELIGIBLE.value]),
+        ),
+        "given_up": _by_bucket(
+            connection, instance.c.updated_at, first, width, instance.c.state == InstanceState.DEAD_LETTER.value
+        ),
+    }
+    latencies = connection.execute(
+        sa.select(instance.c.duration_s, instance.c.updated_at - instance.c.received_at, instance.c.state)
+        .where(instance.c.received_at >= first, instance.c.analysed_at.is_not(None))
+        .order_by(instance.c.id.desc())
+        .limit(_MAXIMUM_LATENCIES)
+    ).all()
+    return Activity(
+        span_s=span_s,
+        buckets=tuple(
+            Bucket(begins_at=first + number * width, **{name: found.get(number, 0) for name, found in counts.items()})
+            for number in range(buckets)
+        ),
+        analysis=_latency(row[0] for row in latencies if row[0] is not None),
+        turnaround=_latency(row[1] for row in latencies if row[2] == InstanceState.DELIVERED.value),
+    )
+
+
+def findings(connection: sa.Connection, *, days: int, models: Sequence[str], now: float | None = None) -> Findings:
+    """What the models said in the last days, by model and day: a change is the first sign of a changed modality."""
+    until = time.time() if now is None else now
+    since = (until // 86400 - days + 1) * 86400
+    # received_at has an index, and an instance is analysed soon after it came.
+    source = prediction.join(instance, prediction.c.instance_id == instance.c.id)
+    recent = instance.c.received_at >= since
+    day = sa.cast(sa.func.floor(instance.c.received_at / 86400), sa.Integer)
+    positive = sa.func.sum(sa.case((prediction.c.is_positive, 1), else_=0))
+    by_day: dict[str, list[ModelDay]] = defaultdict(list)
+    titles: dict[str, tuple[str, float]] = {}
+    for row in connection.execute(
+        sa.select(
+            prediction.c.model,
+            day.label("day"),
+            sa.func.count().label("judged"),
+            positive.label("positive"),
+            sa.func.avg(prediction.c.probability).label("mean"),
+            sa.func.max(prediction.c.title).label("title"),
+            sa.func.max(prediction.c.threshold).label("threshold"),
+        )
+        .select_from(source)
+        .where(recent)
+        .group_by(prediction.c.model, day)
+        .order_by(prediction.c.model, day)
+    ):
+        titles[row.model] = (row.title, float(row.threshold))
+        by_day[row.model].append(
+            ModelDay(
+                day=int(row.day),
+                judged=int(row.judged),
+                positive=int(row.positive),
+                mean_probability=float(row.mean),
+            )
+        )
+    bins: dict[str, dict[int, int]] = defaultdict(dict)
+    step = sa.cast(sa.func.floor(prediction.c.probability * _BINS), sa.Integer)
+    for model, number, count in connection.execute(
+        sa.select(prediction.c.model, step, sa.func.count())
+        .select_from(source)
+        .where(recent)
+        .group_by(prediction.c.model, step)
+    ):
+        index = min(int(number), _BINS - 1)
+        bins[model][index] = bins[model].get(index, 0) + int(count)
+    judged, disagreements = _agreement(connection, recent)
+    known = [*(name for name in models if name in by_day), *(name for name in by_day if name not in models)]
+    return Findings(
+        days=days,
+        models=tuple(
+            ModelStatistics(
+                model=name,
+                title=titles[name][0],
+                threshold=titles[name][1],
+                days=tuple(by_day[name]),
+                histogram=tuple(bins[name].get(number, 0) for number in range(_BINS)),
+            )
+            for name in known
+        ),
+        judged=judged,
+        disagreements=disagreements,
+    )
+
+
+def stored_bytes(connection: sa.Connection) -> int:
+    """Sizes of all received objects that are kept."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.sum(instance.c.size_bytes), 0))).scalar_one())
+
+
+def overdue(connection: sa.Connection, *, stuck_after_s: float, now: float | None = None) -> tuple[int, float | None]:
+    """Count instances that have waited too long for a next step that nothing stands in the way of.
+
+    Waiting for an analysis, or for an attempt of a delivery that is due; a delivery that is to be tried again later
+    waits as it should.
+
+    Returns
+    -------
+    Their number, and how long the oldest has waited in seconds; None without any.
+    """
+    limit = (time.time() if now is None else now) - stuck_after_s
+    waiting = connection.execute(
+        sa.select(sa.func.count(), sa.func.min(instance.c.updated_at)).where(
+            instance.c.state.in_([InstanceState.RECEIVED.value, InstanceState.ANALYSING.value]),
+            instance.c.updated_at < limit,
+        )
+    ).one()
+    due = connection.execute(
+        sa.select(
+            sa.func.count(), sa.func.min(sa.func.coalesce(delivery.c.next_attempt_at, delivery.c.updated_at))
+        ).where(
+            delivery.c.state.in_(PENDING),
+            delivery.c.updated_at < limit,
+            sa.func.coalesce(delivery.c.next_attempt_at, delivery.c.updated_at) < limit,
+        )
+    ).one()
+    oldest = min((float(one[1]) for one in (waiting, due) if one[1] is not None), default=None)
+    return int(waiting[0]) + int(due[0]), None if oldest is None else limit + stuck_after_s - oldest
+
+
+def _agreement(connection: sa.Connection, recent: sa.ColumnElement[bool]) -> tuple[int, int]:
+    number = sa.func.count()
+    positive = sa.func.sum(sa.case((prediction.c.is_positive, 1), else_=0))
+    each = (
+        sa.select(number.label("number"), positive.label("positive"))
+        .select_from(prediction.join(instance, prediction.c.instance_id == instance.c.id))
+        .where(recent)
+        .group_by(prediction.c.instance_id)
+        .subquery()
+    )
+    apart = sa.and_(each.c.positive > 0, each.c.positive < each.c.number)
+    row = connection.execute(
+        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(sa.case((apart, 1), else_=0)), 0)).select_from(each)
+    ).one()
+    return int(row[0]), int(row[1])
+
+
+def _by_bucket(
+    connection: sa.Connection,
+    moment: sa.ColumnElement[float] | sa.Column[float],
+    first: float,
+    width: float,
+    *where: sa.ColumnElement[bool],
+) -> dict[int, int]:
+    number = sa.cast(sa.func.floor((moment - first) / width), sa.Integer)
+    rows = connection.execute(sa.select(number, sa.func.count()).where(moment >= first, *where).group_by(number))
+    return {int(one): int(count) for one, count in rows}
+
+
+def _latency(values: Iterable[float]) -> Latency:
+    found = sorted(float(value) for value in values)
+    if not found:
+        return Latency(count=0, median_s=None, p95_s=None, maximum_s=None)
+    return Latency(
+        count=len(found),
+        median_s=found[len(found) // 2],
+        p95_s=found[min(len(found) - 1, int(len(found) * 0.95))],
+        maximum_s=found[-1],
+    )
