@@ -94,21 +94,16 @@ def blend(
     rows, columns = display_values.shape
     # Cubic interpolation shows no squares, but overshoots; clipping takes that back.
     enlarged = cv2.resize(saliency.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
-    index = np.asarray(np.clip(enlarged * 255 + 0.5, 0, 255), dtype=np.uint8)
-    colours, weights = _tables(colormap, alpha)
-    remaining = (256 - weights)[index]
-    blended = np.empty((rows, columns, 3), dtype=np.uint8)
-    for channel in range(3):
-        weighted = colours[:, channel].astype(np.uint16) * weights
-        blended[:, :, channel] = (display_values * remaining + weighted[index] + 128) >> 8
-    return blended
+    index = np.clip(enlarged * 255 + 0.5, 0, 255).astype(np.uint8)
+    both = index.astype(np.uint16) << 8
+    both |= display_values
+    return np.asarray(cv2.merge([cv2.LUT(both, table) for table in _blended(colormap, alpha)]), dtype=np.uint8)
 
 
 def colour_bar(settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
     """The colours of saliency 0 to 1 as ``blend`` draws them on grey; (256, 3) uint8 RGB."""
-    colours, weights = _tables(settings.colormap, settings.alpha)
-    weight = weights[:, None].astype(np.uint32)
-    return np.asarray((GREY_UNDER_BAR * (256 - weight) + colours * weight + 128) >> 8, dtype=np.uint8)
+    channels = _blended(settings.colormap, settings.alpha)
+    return np.stack([table.reshape(256, 256)[:, GREY_UNDER_BAR] for table in channels], axis=1)
 
 
 def single(
@@ -183,13 +178,22 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
 
 
 @lru_cache(maxsize=8)
-def _tables(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
-    """(256, 3) uint8 RGB colours and (256,) uint16 weights of 256 by saliency in steps of 1/255."""
+def _blended(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], ...]:
+    """Every blend there is, one table for red, green and blue: three look-ups a pixel instead of nine multiplications.
+
+    Returns
+    -------
+    Three times (1, 65536) uint8, at 256 x saliency (in steps of 1/255) + display value.
+    """
     saliency = np.arange(256) / 255
-    index = np.asarray(np.round(255 * saliency * ENDS.get(colormap, 1.0)), dtype=np.uint8)
-    bgr = cv2.applyColorMap(index[:, None], COLORMAPS[colormap])
-    weights = np.asarray(np.round(256 * alpha * saliency), dtype=np.uint16)
-    return np.ascontiguousarray(bgr[:, 0, ::-1]), weights
+    index = np.round(255 * saliency * ENDS.get(colormap, 1.0)).astype(np.uint8)
+    rgb = cv2.applyColorMap(index[:, None], COLORMAPS[colormap])[:, 0, ::-1].astype(np.uint32)
+    weight = np.round(256 * alpha * saliency).astype(np.uint32)[:, None]
+    grey = np.arange(256, dtype=np.uint32)[None, :]
+    return tuple(
+        ((grey * (256 - weight) + rgb[:, channel : channel + 1] * weight + 128) >> 8).astype(np.uint8).reshape(1, -1)
+        for channel in range(3)
+    )
 
 
 def _even(value: int) -> int:
