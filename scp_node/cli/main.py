@@ -60,6 +60,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(name="models", module="scp_node.cli.models", summary="list the models and check their weights"),
     Command(name="config", module="scp_node.cli.config", summary="check, show or write the configuration"),
     Command(name="doctor", module="scp_node.cli.doctor", summary="check everything the node depends on"),
+    Command(name="tls", module="scp_node.cli.tls", summary="make certificates to try TLS with, list the ones in use"),
     Command(name="train", module="scp_node.cli.train", summary="train a model"),
     Command(name="evaluate", module="scp_node.cli.evaluate", summary="measure checkpoints on labelled radiographs"),
 )

@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+from config.audit import SyslogSettings
 from config.destinations import DicomDestination
 from config.receiver import ReceiverTlsSettings
 from scp_node.security.certificates import CredentialsError, check_key_file, from_der
@@ -65,6 +66,25 @@ def client_context(destination: DicomDestination) -> tuple["ClientContext", str]
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, destination.tls_host_name or destination.host
+
+
+def collector_context(settings: SyslogSettings) -> tuple[ssl.SSLContext, str]:
+    """Return the context for a connection to a syslog collector, and the name that its certificate must have.
+
+    Raises
+    ------
+    CredentialsError
+        A file is missing, holds something else, or its mode is too wide.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _restrict(context, ssl.TLSVersion.TLSv1_2)
+    if settings.certificate is not None and settings.key is not None:
+        _load_own(context, settings.certificate, settings.key)
+    if settings.authorities is not None:
+        _load_authorities(context, settings.authorities)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    return context, settings.host_name or settings.host
 
 
 class ClientContext(ssl.SSLContext):

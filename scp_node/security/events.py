@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
@@ -67,16 +67,16 @@ Sink = Callable[[SecurityEvent], None]
 """Takes an event; called by the thread that it happened in, so it must be quick and safe to call from many threads."""
 
 
-_EVENTS_PER_MINUTE = 60
+_LINES_PER_MINUTE = 60
 _WINDOW_S = 60.0
 _MAXIMUM_SOURCES = 1024
 
 
 def reporting(sink: Sink | None = None, *, monotonic: Callable[[], float] = time.monotonic) -> Sink:
-    """Return the sink that a listener tells: writes a log line, then tells `sink`, and never raises.
+    """Return the sink that a listener tells: tells `sink` of every event, writes log lines, and never raises.
 
     A peer that knocks a thousand times a second shall not fill a disk: of one kind of event from one address no more
-    than 60 a minute are told; how many were not is told with the next.
+    than 60 lines a minute are written; how many were not is said in the next.
 
     Parameters
     ----------
@@ -86,22 +86,24 @@ def reporting(sink: Sink | None = None, *, monotonic: Callable[[], float] = time
     lock = threading.Lock()
     windows: dict[tuple[EventKind, str], tuple[float, int]] = {}
 
-    def tell(event: SecurityEvent) -> None:
-        now, source = monotonic(), (event.kind, event.address)
+    def unwritten(source: tuple[EventKind, str]) -> int | None:
+        """How many lines were left out before this one; None when this one is left out too."""
+        now = monotonic()
         with lock:
             begun, count = windows.get(source, (now, 0))
-            untold = 0
+            left_out = 0
             if now - begun >= _WINDOW_S:
-                begun, untold, count = now, max(count - _EVENTS_PER_MINUTE, 0), 0
+                begun, left_out, count = now, max(count - _LINES_PER_MINUTE, 0), 0
             if source not in windows and len(windows) >= _MAXIMUM_SOURCES:
-                # So many addresses within a minute: the oldest of them start anew.
+                # So many addresses within a minute: the oldest of them starts anew.
                 windows.pop(next(iter(windows)))
             windows[source] = (begun, count + 1)
-        if count >= _EVENTS_PER_MINUTE:
-            return
-        if untold:
-            event = replace(event, reason=f"{event.reason} ({untold} more before were not recorded)")
-        _write(event)
+        return left_out if count < _LINES_PER_MINUTE else None
+
+    def tell(event: SecurityEvent) -> None:
+        left_out = unwritten((event.kind, event.address))
+        if left_out is not None:
+            _write(event, left_out)
         try:
             if sink is not None:
                 sink(event)
@@ -112,14 +114,15 @@ def reporting(sink: Sink | None = None, *, monotonic: Callable[[], float] = time
     return tell
 
 
-def _write(event: SecurityEvent) -> None:
-    details = {
+def _write(event: SecurityEvent, left_out: int) -> None:
+    details: dict[str, object] = {
         name: value
         for name, value in (
             ("peer_address", event.address),
             ("calling_ae_title", event.calling_ae_title),
             ("called_ae_title", event.called_ae_title),
             ("subject", event.subject),
+            ("left_out_before", left_out),
         )
         if value
     }
