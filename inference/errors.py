@@ -26,6 +26,10 @@ class UnsupportedPixelsError(SourceError):
     """A sound file without a single grey-scale picture, which shows only after decoding: `Ineligibility` follows."""
 
 
+class CodestreamError(InferenceError, ValueError):
+    """A compressed frame contradicts the data set, is damaged or cut off; the message names marker or attribute."""
+
+
 class CheckpointError(InferenceError):
     """A checkpoint folder is incomplete, altered or does not fit its architecture.
 

@@ -1,8 +1,4 @@
-"""Reads a file as a radiograph: which format it is in, its attributes, and its stored values; judges nothing.
-
-Pixel Data of DICOM are decoded by pydicom with one pinned decoder for each transfer syntax: where pydicom may choose,
-it falls through from a decoder that refuses a damaged stream to one that returns noise.
-"""
+"""Reads a file as a radiograph: which format it is in, its attributes, and its stored values; judges nothing."""
 
 import warnings
 import zlib
@@ -16,64 +12,20 @@ from pydicom import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.pixels import get_decoder
-from pydicom.uid import (
-    HTJ2K,
-    JPEG2000,
-    UID,
-    DeflatedExplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    HTJ2KLossless,
-    HTJ2KLosslessRPCL,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from inference.errors import SourceError, UnsupportedPixelsError
+from inference.errors import CodestreamError, SourceError, UnsupportedPixelsError
 from inference.imaging.attributes import integer, word
-from inference.imaging.codestream import CodestreamError, check
+from inference.imaging.codestream import check
+from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
 from inference.imaging.picture import MAXIMUM_PIXELS, grey_of, read_picture
 from inference.records import FileFormat, SourceHeader, SourceImage
-
-TRANSFER_SYNTAXES: tuple[tuple[str, str], ...] = (
-    (ExplicitVRLittleEndian, ""),
-    (ImplicitVRLittleEndian, ""),
-    (ExplicitVRBigEndian, ""),
-    (DeflatedExplicitVRLittleEndian, ""),
-    (JPEGBaseline8Bit, "pillow"),
-    (JPEGExtended12Bit, "pylibjpeg"),
-    (JPEGLossless, "pylibjpeg"),
-    (JPEGLosslessSV1, "pylibjpeg"),
-    (JPEGLSLossless, "pyjpegls"),
-    (JPEGLSNearLossless, "pyjpegls"),
-    (JPEG2000Lossless, "pylibjpeg"),
-    (JPEG2000, "pylibjpeg"),
-    (HTJ2KLossless, "pylibjpeg"),
-    (HTJ2KLosslessRPCL, "pylibjpeg"),
-    (HTJ2K, "pylibjpeg"),
-    (RLELossless, "pydicom"),
-)
-"""Each transfer syntax with the decoder plugin of pydicom that decodes it; empty where nothing is compressed."""
 
 _PIXEL_DATA, _FLOAT_PIXEL_DATA = 0x7FE00010, (0x7FE00008, 0x7FE00009)
 _MAXIMUM_INFLATED_BYTES = 1 << 28
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _PADDING_BYTES = 16
 """Bytes after the last pixel that pass as padding; more means that Rows or Columns are wrong."""
-
-
-def available_transfer_syntaxes() -> tuple[str, ...]:
-    """Return the transfer syntaxes of `TRANSFER_SYNTAXES` whose decoder is installed, uncompressed first."""
-    return tuple(
-        str(uid) for uid, plugin in TRANSFER_SYNTAXES if not plugin or plugin in get_decoder(UID(uid)).available_plugins
-    )
 
 
 def read_header(file: Path, name: str | None = None) -> SourceHeader:

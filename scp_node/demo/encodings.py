@@ -10,7 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import imagecodecs
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.encaps import encapsulate
@@ -37,9 +39,11 @@ _COMPRESS_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
         RLELossless: {"encoding_plugin": "pydicom"},
         JPEGLSLossless: {"encoding_plugin": "pyjpegls"},
         JPEGLSNearLossless: {"encoding_plugin": "pyjpegls", "jls_error": 2},
-        JPEG2000Lossless: {"encoding_plugin": "pylibjpeg"},
-        JPEG2000: {"encoding_plugin": "pylibjpeg", "j2k_cr": [5]},
     }
+)
+# Options of OpenJPEG; the lossy level is a signal-to-noise ratio in dB
+_JPEG2000_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {JPEG2000Lossless: {"reversible": True}, JPEG2000: {"reversible": False, "level": 55}}
 )
 _DCMTK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -62,7 +66,7 @@ _LOSSY_METHODS: Mapping[str, str] = MappingProxyType(
 def encodable_transfer_syntaxes() -> tuple[str, ...]:
     """Return the transfer syntaxes that `encode` can make here; those of DCMTK only where `dcmcjpeg` is installed."""
     dcmtk = tuple(_DCMTK_OPTIONS) if shutil.which("dcmcjpeg") else ()
-    return (*map(str, _NATIVE), *_COMPRESS_OPTIONS, str(JPEGBaseline8Bit), *dcmtk)
+    return (*map(str, _NATIVE), *_COMPRESS_OPTIONS, *_JPEG2000_OPTIONS, str(JPEGBaseline8Bit), *dcmtk)
 
 
 def encode(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
@@ -92,6 +96,8 @@ def encode(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
         return result
     if transfer_syntax_uid == JPEGBaseline8Bit:
         _encode_with_pillow(result)
+    elif transfer_syntax_uid in _JPEG2000_OPTIONS:
+        _encode_with_openjpeg(result, transfer_syntax_uid)
     elif transfer_syntax_uid in _DCMTK_OPTIONS:
         result = _encode_with_dcmtk(result, transfer_syntax_uid)
     else:
@@ -110,20 +116,44 @@ def _swap_words(dataset: Dataset) -> None:
             element.value = np.frombuffer(element.value, dtype="<u2").byteswap().tobytes()
 
 
+def _native_values(dataset: FileDataset) -> NDArray[Any]:
+    """Return what is in native Pixel Data: (rows, columns) or (rows, columns, samples)."""
+    shape = (dataset.Rows, dataset.Columns) + ((3,) if dataset.SamplesPerPixel == 3 else ())
+    kind = f"<{'i' if dataset.PixelRepresentation else 'u'}{dataset.BitsAllocated // 8}"
+    return np.frombuffer(dataset.PixelData, dtype=kind, count=int(np.prod(shape))).reshape(shape)
+
+
+def _put_frame(dataset: FileDataset, frame: bytes, transfer_syntax_uid: str) -> None:
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = transfer_syntax_uid
+
+
 def _encode_with_pillow(dataset: FileDataset) -> None:
     if dataset.BitsStored != 8:
         raise ValueError(f"JPEG Baseline holds 8 bits, not {dataset.BitsStored}")
-    shape = (dataset.Rows, dataset.Columns) + ((3,) if dataset.SamplesPerPixel == 3 else ())
-    pixels = np.frombuffer(dataset.PixelData, dtype=np.uint8)[: int(np.prod(shape))].reshape(shape)
     stream = io.BytesIO()
     colour = {"subsampling": "4:2:2"} if dataset.SamplesPerPixel == 3 else {}
-    Image.fromarray(pixels).save(stream, format="JPEG", quality=92, **colour)
-    dataset.PixelData = encapsulate([stream.getvalue()])
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
+    Image.fromarray(_native_values(dataset)).save(stream, format="JPEG", quality=92, **colour)
+    _put_frame(dataset, stream.getvalue(), JPEGBaseline8Bit)
     if dataset.SamplesPerPixel == 3:
         dataset.PhotometricInterpretation = "YBR_FULL_422"
-    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+
+
+def _encode_with_openjpeg(dataset: FileDataset, transfer_syntax_uid: str) -> None:
+    options = _JPEG2000_OPTIONS[transfer_syntax_uid]
+    frame = imagecodecs.jpeg2k_encode(
+        np.ascontiguousarray(_native_values(dataset)),
+        codecformat="j2k",
+        bitspersample=dataset.BitsStored,
+        mct=dataset.SamplesPerPixel == 3,
+        numthreads=1,
+        **options,
+    )
+    _put_frame(dataset, frame, transfer_syntax_uid)
+    if dataset.SamplesPerPixel == 3:
+        dataset.PhotometricInterpretation = "YBR_RCT" if options["reversible"] else "YBR_ICT"
 
 
 def _encode_with_dcmtk(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:

@@ -1,6 +1,6 @@
 """The receiver of a process: objects in, files and jobs out. Runs no job and never launches the durable engine."""
 
-from inference.imaging.source import available_transfer_syntaxes
+from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.roles import Shared
 from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name

@@ -7,8 +7,8 @@ import pytest
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from inference.errors import SourceError
-from inference.imaging.codestream import CodestreamError, check
+from inference.errors import CodestreamError, SourceError
+from inference.imaging.codestream import check
 from scp_node.demo import encodings, phantoms
 
 COMPRESSED = [uid for uid in encodings.encodable_transfer_syntaxes() if UID(uid).is_encapsulated]

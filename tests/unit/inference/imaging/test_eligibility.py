@@ -1,11 +1,14 @@
 """Only frontal chest radiographs for viewing are judged; every refusal is coded, explained and can be switched off."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
+from pydicom.encaps import get_frame
 from pydicom.uid import JPEGBaseline8Bit
 
 from config.analysis import EligibilitySettings
@@ -331,12 +334,10 @@ def test_a_noisy_radiograph_is_no_poor_quality():
     assert check_quality(chest_image(noisy)) is None
 
 
-def test_a_truncated_jpeg_with_its_end_marker_put_back_is_poor_quality(image_of):
-    from pydicom.encaps import encapsulate, get_frame
-
+def test_what_decoders_make_of_a_truncated_jpeg_is_poor_quality():
+    """The second line behind the checks of the stream: Pillow fills up with grey and says nothing."""
     dataset = encodings.encode(phantoms.secondary_capture(), JPEGBaseline8Bit)
     frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-    dataset.PixelData = encapsulate([frame[: len(frame) // 2] + b"\xff\xd9"])
-    dataset["PixelData"].is_undefined_length = True
-    result = check_quality(render(image_of(dataset), RenderRule.AUTO))
+    with Image.open(io.BytesIO(frame[: len(frame) // 2] + b"\xff\xd9")) as picture:
+        result = check_quality(chest_image(np.asarray(picture)))
     assert result.reason is Reason.POOR_QUALITY

@@ -26,7 +26,9 @@ from pydicom.uid import (
 
 from inference.errors import SourceError, UnsupportedPixelsError
 from inference.imaging import source
-from inference.imaging.source import TRANSFER_SYNTAXES, available_transfer_syntaxes, read_header, read_pixels
+from inference.imaging import decoders
+from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
+from inference.imaging.source import read_header, read_pixels
 from inference.records import FileFormat
 from scp_node.demo import encodings, phantoms
 
@@ -46,7 +48,7 @@ def test_every_transfer_syntax_of_the_table_can_be_decoded_here():
 
 def test_a_transfer_syntax_without_decoder_is_not_offered(monkeypatch):
     table = (*TRANSFER_SYNTAXES, (RLELossless, "gdcm"))
-    monkeypatch.setattr(source, "TRANSFER_SYNTAXES", table)
+    monkeypatch.setattr(decoders, "TRANSFER_SYNTAXES", table)
     assert available_transfer_syntaxes().count(RLELossless) == 1
 
 
