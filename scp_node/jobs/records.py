@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from scp_node.records import DeliveryState, InstanceState, ResultKind, Verdict
@@ -73,6 +74,58 @@ class InstanceRecord:
         }
 
 
+class Finding(StrEnum):
+    """What the models said of an instance together."""
+
+    POSITIVE = "positive"
+    """At least one model is at or above its threshold."""
+    NEGATIVE = "negative"
+    """All are below."""
+    DISAGREEMENT = "disagreement"
+    """Some are and some are not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceFilter:
+    """Which instances are asked for; all conditions must hold, and one that is not given always does.
+
+    Parameters
+    ----------
+    states
+        Any of these; empty: any.
+    reason
+        Code, as in `InstanceRecord`.
+    uid_prefix
+        Beginning of the SOP Instance UID.
+    calling_ae_title
+        Of the sender.
+    received_from, received_before
+        Aware; the first is included, the second is not.
+    """
+
+    states: tuple[InstanceState, ...] = ()
+    reason: str | None = None
+    uid_prefix: str = ""
+    calling_ae_title: str | None = None
+    received_from: datetime | None = None
+    received_before: datetime | None = None
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstancePage:
+    """Some instances in order.
+
+    Parameters
+    ----------
+    next_after
+        Ask with this as ``after`` for the page that follows; None: this was the last.
+    """
+
+    records: tuple[InstanceRecord, ...]
+    next_after: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionRecord:
     """What one model said."""
@@ -102,7 +155,13 @@ class ConfirmationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRecord:
-    """One result object and what the destinations made of it."""
+    """One result object and what the destinations made of it.
+
+    Parameters
+    ----------
+    is_superseded
+        A later analysis replaces it.
+    """
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -112,6 +171,7 @@ class ResultRecord:
     file: Path
     sha256: str
     size_bytes: int
+    is_superseded: bool
     confirmations: tuple[ConfirmationRecord, ...]
 
 
@@ -119,6 +179,7 @@ class ResultRecord:
 class ConflictRecord:
     """Another object that came under the same SOP Instance UID; kept aside."""
 
+    sop_instance_uid: str
     file: Path
     sha256: str
     calling_ae_title: str
@@ -136,6 +197,8 @@ class InstanceDetail:
         The window in use in words, ``window_attributes 2047.5/4095 LINEAR``; empty before the analysis.
     job_id
         Of the analyse job in the durable engine.
+    causes
+        The errors behind a dead letter, the last one to happen first.
     """
 
     instance: InstanceRecord
@@ -146,6 +209,7 @@ class InstanceDetail:
     called_ae_title: str
     job_id: str
     crashes: int
+    causes: tuple[str, ...]
     analysed_at: datetime | None
     duration_s: float | None
     window: str
