@@ -9,6 +9,10 @@ class SpoolFullError(NodeError):
     """Free space is below the low-water mark, or the disk refused a write."""
 
 
+class BusyError(NodeError):
+    """Too much waits already, or something is in the way for a moment; whoever asked should ask again later."""
+
+
 class ResultError(NodeError):
     """A result object cannot be built; carries the source's SOP Instance UID."""
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 
-from scp_node.errors import NodeError, SpoolFullError
+from scp_node.errors import BusyError, NodeError, SpoolFullError
 
 
 class Status(IntEnum):
@@ -65,6 +65,7 @@ _STATUSES: tuple[tuple[type[Exception], Status], ...] = (
     (DataSetMismatchError, Status.STORE_DATA_SET_MISMATCH),
     (DataSetError, Status.STORE_CANNOT_UNDERSTAND),
     (SpoolFullError, Status.STORE_OUT_OF_RESOURCES),
+    (BusyError, Status.STORE_OUT_OF_RESOURCES),
 )
 
 
@@ -76,6 +77,6 @@ def answer_to(error: Exception) -> Answer:
     """
     for kind, status in _STATUSES:
         if isinstance(error, kind):
-            comment = str(error) if isinstance(error, StoreError) else "no space left"
+            comment = "no space left" if isinstance(error, SpoolFullError) else str(error)
             return Answer(status=status, comment=comment[:64])
     return Answer(status=Status.STORE_OUT_OF_RESOURCES, comment="internal error")
