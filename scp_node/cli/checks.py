@@ -98,14 +98,14 @@ def disk(settings: NodeSettings) -> Iterator[Finding]:
 
 def database(settings: NodeSettings) -> Iterator[Finding]:
     """Whether the database answers, and what waits in it."""
-    from scp_node.jobs.admin import Admin
+    from scp_node.jobs.reading import Reader
 
     url = settings.database.url
     if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
         yield Finding(check="database", level=Level.NOTE, detail="none yet; the first `scp-node serve` makes it")
         return
     try:
-        with Admin(settings) as admin:
+        with Reader(settings) as reader:
             counts = admin.counts()
     except DatabaseError as error:
         yield Finding(check="database", level=Level.FAILED, detail=str(error))

@@ -47,8 +47,15 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
     return begun
 
 
-def restart(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], states: Collection[DeliveryState]) -> list[str]:
-    """Begin a new round, at once and with fresh patience, for deliveries in ``states``.
+def restart(
+    connection: sa.Connection,
+    jobs: Jobs,
+    row: sa.Row[Any],
+    states: Collection[DeliveryState],
+    *,
+    destinations: Collection[str] | None = None,
+) -> list[str]:
+    """Begin a new round, at once and with fresh patience, for deliveries in ``states``, to some destinations or all.
 
     What a destination has confirmed stays confirmed. The old round's job finds that it is not the current one and ends.
     """
@@ -57,6 +64,7 @@ def restart(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], states: Col
             delivery.c.instance_id == row.id, delivery.c.state.in_([state.value for state in states])
         )
     ).all()
+    rows = [present for present in rows if destinations is None or present.destination in destinations]
     for present in rows:
         job_id = deliver_id(row.id, present.destination, present.round + 1, 1)
         connection.execute(
