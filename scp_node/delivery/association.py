@@ -12,6 +12,8 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
 from scp_node.errors import NodeError
+from scp_node.security.certificates import CredentialsError
+from scp_node.security.contexts import ClientContext, client_context
 
 _LAST_WORDS_S = 5.0
 """For an A-ABORT on its way out."""
@@ -21,6 +23,7 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
     """An AE that lets go of its socket."""
 
     raw: socket.socket | None = None
+    tls: ClientContext | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:  # noqa: ANN401 - as pynetdicom has it
         wrapped = super()._create_socket(*arguments)
@@ -33,6 +36,13 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
         """Close the socket; pynetdicom forgets to when a peer refuses or hangs up: outages have many such."""
         if self.raw is not None:
             self.raw.close()
+        if self.tls is not None:
+            self.tls.close()
+
+    @property
+    def tls_failure(self) -> str:
+        """Why there is no TLS with the peer; empty while nothing went wrong with it."""
+        return "" if self.tls is None else self.tls.failure
 
 
 class NoAssociationError(NodeError):
@@ -78,6 +88,13 @@ def open_association(
         is_connected = True
 
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    tls_arguments: tuple[ClientContext, str] | None = None
+    if destination.tls:
+        try:
+            tls_arguments = client_context(destination)
+        except CredentialsError as error:
+            raise NoAssociationError(f"no TLS to {where}: {error}") from error
+        ae.tls = tls_arguments[0]
     started = time.monotonic()
     try:
         association = ae.associate(
@@ -86,6 +103,7 @@ def open_association(
             contexts=contexts,
             ae_title=destination.ae_title,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
+            tls_args=tls_arguments,
         )
     except OSError as error:  # the name has no address
         raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
@@ -101,6 +119,9 @@ def open_association(
         if not association.is_established and not association.rejected_contexts:
             took_s = time.monotonic() - started
             is_silent = took_s >= destination.timeout_s
+            if ae.tls_failure:
+                # Of a peer that shows another certificate nothing is known, so it is not there.
+                raise NoAssociationError(f"no TLS with {where}: {ae.tls_failure}")
             if is_connected:
                 what = f"not answered within {destination.timeout_s:g} s" if is_silent else "aborted"
                 why = f"connected, then the association was {what}"

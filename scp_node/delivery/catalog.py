@@ -51,15 +51,16 @@ def send(
         with the next one.
     """
     return SENDERS[destination.kind].send(
-        objects, destination, calling_ae_title=_title(destination, calling_ae_title), report=report
+        objects, destination, calling_ae_title=title(destination, calling_ae_title), report=report
     )
 
 
 def echo(destination: Destination, calling_ae_title: str) -> EchoOutcome:
     """Ask a destination of any kind whether it would take objects now."""
-    return SENDERS[destination.kind].echo(destination, calling_ae_title=_title(destination, calling_ae_title))
+    return SENDERS[destination.kind].echo(destination, calling_ae_title=title(destination, calling_ae_title))
 
 
-def _title(destination: Any, calling_ae_title: str) -> str:  # noqa: ANN401 - only some kinds have a title of their own
+def title(destination: Any, calling_ae_title: str) -> str:  # noqa: ANN401 - only some kinds have a title of their own
+    """Return the title that this node calls a destination with."""
     own: str | None = getattr(destination, "calling_ae_title", None)
     return own or calling_ae_title

@@ -1,4 +1,4 @@
-"""Rows and jobs of deliveries: begun after an analysis, taken up again by an operator or a repeated C-STORE."""
+"""Rows and jobs of deliveries: begun after an analysis, put off, ended, taken up again by an operator or a repeat."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -7,8 +7,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from config.base import Priority
+from scp_node.jobs import trace
 from scp_node.jobs.database import delivery
-from scp_node.jobs.queues import Jobs, deliver_id
+from scp_node.jobs.queues import Jobs, deliver_id, following_id
+from scp_node.jobs.states import PENDING, settle
 from scp_node.records import DeliveryState
 
 
@@ -77,8 +79,87 @@ def restart(
                 round=present.round + 1,
                 first_attempt_at=None,
                 next_attempt_at=None,
+                setbacks=0,
                 updated_at=time.time(),
             )
         )
         jobs.deliver(connection, job_id, row.id, present.destination, Priority(row.priority), place=row.place)
     return [present.destination for present in rows]
+
+
+def current(connection: sa.Connection, instance_id: int, name: str, job_id: str) -> sa.Row[Any] | None:
+    """Read and lock a delivery for its job; None when another job is the current one, or there is nothing to do."""
+    row = connection.execute(
+        sa.select(delivery)
+        .where(delivery.c.instance_id == instance_id, delivery.c.destination == name)
+        .with_for_update()
+    ).one_or_none()
+    if row is None or row.job_id != job_id or row.state not in PENDING:
+        return None
+    return row
+
+
+def change(connection: sa.Connection, row: sa.Row[Any], **values: object) -> None:
+    """Change columns of a delivery that this transaction has locked."""
+    connection.execute(
+        sa.update(delivery)
+        .where(delivery.c.instance_id == row.instance_id, delivery.c.destination == row.destination)
+        .values(**values)
+    )
+
+
+def put_off(
+    connection: sa.Connection,
+    jobs: Jobs,
+    owner: sa.Row[Any],
+    row: sa.Row[Any],
+    *,
+    due: float,
+    now: float,
+    **values: object,
+) -> None:
+    """Let another job go on with a delivery when it is due.
+
+    Parameters
+    ----------
+    owner
+        The instance, locked in this transaction before the delivery.
+    values
+        Further columns that change with it.
+    """
+    job_id = following_id(row.job_id)
+    is_later = due > now
+    change(connection, row, job_id=job_id, next_attempt_at=due if is_later else None, updated_at=now, **values)
+    jobs.deliver(
+        connection,
+        job_id,
+        row.instance_id,
+        row.destination,
+        Priority(owner.priority),
+        place=owner.place,
+        delay_s=max(0.0, due - now),
+    )
+
+
+def end(
+    connection: sa.Connection, owner: sa.Row[Any], row: sa.Row[Any], state: DeliveryState, note: str, *, now: float
+) -> None:
+    """End a delivery; its instance ends with the last one."""
+    change(connection, row, state=state.value, last_error=note, next_attempt_at=None, updated_at=now)
+    trace.record(
+        connection,
+        trace.Event.DELIVERY_ENDED,
+        owner.sop_instance_uid,
+        instance_id=owner.id,
+        destination=row.destination,
+        state=state.value,
+        attempts=_attempts(connection, row),
+    )
+    settle(connection, owner)
+
+
+def _attempts(connection: sa.Connection, row: sa.Row[Any]) -> int:
+    query = sa.select(delivery.c.attempts).where(
+        delivery.c.instance_id == row.instance_id, delivery.c.destination == row.destination
+    )
+    return int(connection.execute(query).scalar_one())

@@ -8,23 +8,20 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from config.base import Priority
-from config.destinations import DeliverySettings, Destination
+from config.destinations import DeliverySettings, Destination, DicomDestination
 from scp_node.delivery import catalog
 from scp_node.delivery.retry import RetryRule
-from scp_node.jobs import database, trace
-from scp_node.jobs.database import delivered_object, delivery, instance, result
+from scp_node.jobs import confirmations, database, deliveries
+from scp_node.jobs.breaker import Breakers
+from scp_node.jobs.committing import Committing
 from scp_node.jobs.patience import Patience
-from scp_node.jobs.queues import Jobs, deliver_id
-from scp_node.jobs.states import settle
+from scp_node.jobs.queues import Jobs
 from scp_node.records import DeliveryState, ObjectOutcome, Outgoing, Verdict
 from scp_node.spool.store import Spool
 
 log = structlog.get_logger(__name__)
 
-_SETTLED = (Verdict.CONFIRMED.value, Verdict.NOT_NEEDED.value)
-_ANSWERS = (Verdict.CONFIRMED, Verdict.PERMANENT, Verdict.NOT_TAKEN)
-"""What goes into the trace: not every attempt of a week without an answer."""
+STALE = "stale"
 
 
 class DeliveryWork:
@@ -67,44 +64,95 @@ class DeliveryWork:
         self._calling_ae_title = calling_ae_title
         self._clock = clock
         self._random = random
+        self._breakers = Breakers(settings, clock=clock, random=random)
+        self._committing = Committing(
+            engine,
+            jobs,
+            self._breakers,
+            destinations=self._destinations,
+            calling_ae_title=calling_ae_title,
+            rule_for=self._rule,
+            clock=clock,
+            random=random,
+            patience=self._patience,
+        )
 
     def run(self, instance_id: int, name: str, job_id: str) -> str:
         """Make one attempt; return the state it leaves the delivery in, or ``stale`` when it is not the current job."""
         fence = self._fence()
-        if not self._patience.call(lambda: self._begin(instance_id, name, job_id)):
-            return "stale"
+        present = self._patience.call(lambda: self._begin(instance_id, name, job_id))
+        if present is None:
+            return STALE
+        state, is_refused = present
+        if is_refused:
+            left_in = self._patience.call(lambda: self._put_off(instance_id, name, job_id))
+            if left_in is not None:
+                return left_in
+        if state is DeliveryState.COMMITTING:
+            return self._committing.run(instance_id, name, job_id)
         destination = self._destinations.get(name)
-        if destination is not None:
-            self._attempt(instance_id, destination, fence)
-        return self._patience.call(lambda: self._finish(instance_id, name, job_id)).value
+        outcomes = [] if destination is None else self._attempt(instance_id, destination, fence)
+        return self._patience.call(lambda: self._finish(instance_id, name, job_id, outcomes)).value
 
-    def _begin(self, instance_id: int, name: str, job_id: str) -> bool:
+    def _begin(self, instance_id: int, name: str, job_id: str) -> tuple[DeliveryState, bool] | None:
+        """Return the state of the delivery and whether its destination's breaker is open; None: not the current job."""
         with database.write(self._engine) as connection:
-            row = _current(connection, instance_id, name, job_id)
+            row = deliveries.current(connection, instance_id, name, job_id)
             if row is None:
-                return False
+                return None
             if row.first_attempt_at is None:
-                connection.execute(_update(instance_id, name).values(first_attempt_at=self._clock()))
-            return True
+                deliveries.change(connection, row, first_attempt_at=self._clock())
+            is_refused = name in self._destinations and (
+                self._breakers.refusal(connection, name, instance_id) is not None
+            )
+            return DeliveryState(row.state), is_refused
 
-    def _attempt(self, instance_id: int, destination: Destination, fence: Callable[[], None]) -> None:
-        pending = self._patience.call(lambda: self._pending(instance_id, destination.name))
+    def _put_off(self, instance_id: int, name: str, job_id: str) -> str | None:
+        """Delay a delivery whose destination is down, without an association; None: it came back meanwhile."""
+        with database.write(self._engine) as connection:
+            owner = database.lock_instance(connection, instance_id)
+            row = deliveries.current(connection, instance_id, name, job_id)
+            if row is None or owner is None:
+                return STALE
+            refusal = self._breakers.refusal(connection, name, instance_id)
+            if refusal is None:
+                return None
+            now, end = self._clock(), row.first_attempt_at + self._destinations[name].patience_s
+            if now >= end:
+                return self._give_up(connection, owner, row, refusal.last_error).value
+            # When it is back, `probing` hastens this; the delay is for the case that nobody does.
+            due = min(end, now + self._settings.maximum_delay_s * (0.5 + 0.5 * self._random()))
+            deliveries.put_off(
+                connection,
+                self._jobs,
+                owner,
+                row,
+                due=due,
+                now=now,
+                epoch=refusal.epoch,
+                last_error=f"waits until the destination is back: {refusal.last_error}",
+            )
+            return str(row.state)
+
+    def _attempt(self, instance_id: int, destination: Destination, fence: Callable[[], None]) -> list[ObjectOutcome]:
+        def read() -> list[Outgoing]:
+            with self._engine.connect() as connection:
+                return confirmations.pending(connection, self._spool, instance_id, destination.name)
+
+        outcomes: list[ObjectOutcome] = []
+        pending = self._patience.call(read)
         if not pending:
-            return
+            return outcomes
 
         def report(outcome: ObjectOutcome) -> None:
             # What was confirmed is remembered first, however long that takes: then nobody sends it again.
             self._patience.call(lambda: self._remember(instance_id, destination.name, outcome))
+            outcomes.append(outcome)
             fence()
 
         # Whatever a sender does wrong is an outcome like any other: a job that raises would never be tried again.
         try:
-            catalog.send(
-                pending,
-                destination,
-                calling_ae_title=self._calling_ae_title,
-                report=report,
-            )
+            catalog.send(pending, destination, calling_ae_title=self._calling_ae_title, report=report)
         except Exception as error:  # top of a job: recorded and tried again until patience ends
             log.exception("delivery failed", destination=destination.name, instance=instance_id)
             for item in pending:
@@ -113,96 +161,51 @@ class DeliveryWork:
                     sop_instance_uid=item.sop_instance_uid, verdict=Verdict.TRANSIENT, status=None, detail=detail
                 )
                 report(outcome)
-
-    def _pending(self, instance_id: int, name: str) -> list[Outgoing]:
-        with self._engine.connect() as connection:
-            rows = _results(connection, instance_id, name)
-        done = {row.alternatives for row in rows if row.verdict in _SETTLED}
-        return [
-            Outgoing(
-                file=self._spool.path(row.file),
-                sop_class_uid=row.sop_class_uid,
-                sop_instance_uid=row.sop_instance_uid,
-                transfer_syntax_uid=row.transfer_syntax_uid,
-                group=row.alternatives,
-                rank=row.rank,
-            )
-            for row in rows
-            if row.alternatives not in done
-        ]
+        return outcomes
 
     def _remember(self, instance_id: int, name: str, outcome: ObjectOutcome) -> None:
-        """Commit what became of one object at once: with it confirmed, it is never sent again."""
-        values = {
-            "verdict": outcome.verdict.value,
-            "status": outcome.status,
-            "detail": outcome.detail,
-            "at": self._clock(),
-        }
-        keys = ["instance_id", "destination", "sop_instance_uid"]
         with database.write(self._engine) as connection:
-            statement = database.insert(connection, delivered_object).values(
-                instance_id=instance_id, destination=name, sop_instance_uid=outcome.sop_instance_uid, **values
-            )
-            # A late word of an older attempt does not take a confirmation back.
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=keys, set_=values, where=delivered_object.c.verdict.not_in(_SETTLED)
-                )
-            )
-            if outcome.verdict in _ANSWERS:
-                self._trace(
-                    connection,
-                    trace.Event.ACKNOWLEDGED,
-                    instance_id,
-                    destination=name,
-                    uid=outcome.sop_instance_uid,
-                    verdict=outcome.verdict.value,
-                    status=outcome.status,
-                )
+            confirmations.remember(connection, instance_id, name, outcome, self._clock())
 
-    @staticmethod
-    def _trace(connection: sa.Connection, event: trace.Event, instance_id: int, **detail: object) -> None:
-        uid = connection.execute(sa.select(instance.c.sop_instance_uid).where(instance.c.id == instance_id))
-        trace.record(connection, event, uid.scalar_one(), instance_id=instance_id, **detail)
-
-    def _finish(self, instance_id: int, name: str, job_id: str) -> DeliveryState:
+    def _finish(self, instance_id: int, name: str, job_id: str, outcomes: Sequence[ObjectOutcome]) -> DeliveryState:
         with database.write(self._engine) as connection:
             # The instance first, as everywhere: two transactions that lock in different orders could block each other.
-            instance_row = database.lock_instance(connection, instance_id)
-            row = _current(connection, instance_id, name, job_id)
-            if row is None or instance_row is None:
+            owner = database.lock_instance(connection, instance_id)
+            row = deliveries.current(connection, instance_id, name, job_id)
+            if row is None or owner is None:
                 # Cancelled, or begun anew, during the attempt: what was confirmed stays remembered.
                 return DeliveryState.CANCELLED
-            state, error = self._judge(connection, instance_id, name)
             attempts = int(row.attempts) + 1
-            values: dict[str, Any] = {"attempts": attempts, "next_attempt_at": None, "updated_at": self._clock()}
-            due: float | None = None
+            deliveries.change(connection, row, attempts=attempts)
+            epoch, has_got_through = 0, confirmations.got_through(outcomes)
+            if name not in self._destinations:
+                state, error = DeliveryState.REFUSED, f"destination {name} is not configured any more"
+            else:
+                state, error = confirmations.judge(connection, instance_id, name)
+                epoch = self._tell_breaker(connection, row, state, error, outcomes)
             if state is DeliveryState.WAITING:
-                due = self._due(row, attempts, name)
-                if due is None:
-                    patience_s = self._destinations[name].patience_s
-                    state, error = DeliveryState.REFUSED, f"gave up after {patience_s:g} s: {error}"
-            if due is not None:
-                following = deliver_id(instance_id, name, row.round, attempts + 1)
-                values |= {"job_id": following, "next_attempt_at": due}
-                self._jobs.deliver(
+                state = self._wait(connection, owner, row, error, epoch=epoch, is_progress=has_got_through)
+            elif state is DeliveryState.DELIVERED and self._is_to_be_committed(name):
+                state = DeliveryState.COMMITTING
+                now = self._clock()
+                deliveries.put_off(
                     connection,
-                    following,
-                    instance_id,
-                    name,
-                    Priority(instance_row.priority),
-                    place=instance_row.place,
-                    delay_s=max(0.0, due - self._clock()),
+                    self._jobs,
+                    owner,
+                    row,
+                    due=now,
+                    now=now,
+                    state=state.value,
+                    last_error=error,
+                    # Asking has a patience of its own: the objects are stored.
+                    first_attempt_at=now,
+                    setbacks=0,
                 )
-            connection.execute(_update(instance_id, name).values(state=state.value, last_error=error, **values))
-            if state is not DeliveryState.WAITING:
-                ended = {"destination": name, "state": state.value, "attempts": attempts}
-                self._trace(connection, trace.Event.DELIVERY_ENDED, instance_id, **ended)
-            settle(connection, instance_row)
+            else:
+                deliveries.end(connection, owner, row, state, error, now=self._clock())
         log.info(
             "delivery attempted",
-            sop_instance_uid=instance_row.sop_instance_uid,
+            sop_instance_uid=owner.sop_instance_uid,
             destination=name,
             state=state.value,
             attempts=attempts,
@@ -210,70 +213,61 @@ class DeliveryWork:
         )
         return state
 
-    def _due(self, row: sa.Row[Any], attempts: int, name: str) -> float | None:
-        rule = RetryRule(
+    def _tell_breaker(
+        self,
+        connection: sa.Connection,
+        row: sa.Row[Any],
+        state: DeliveryState,
+        error: str,
+        outcomes: Sequence[ObjectOutcome],
+    ) -> int:
+        """Return the breaker's epoch, which a delay is kept with."""
+        name = row.destination
+        if confirmations.got_through(outcomes):
+            if self._breakers.answered(connection, name):
+                log.info("destination is back", destination=name)
+        elif outcomes and state is DeliveryState.WAITING:
+            is_reached = any(outcome.is_reached for outcome in outcomes)
+            return self._breakers.failed(connection, name, row.instance_id, error, is_reached=is_reached)
+        return self._breakers.epoch(connection, name)
+
+    def _wait(
+        self,
+        connection: sa.Connection,
+        owner: sa.Row[Any],
+        row: sa.Row[Any],
+        error: str,
+        *,
+        epoch: int,
+        is_progress: bool,
+    ) -> DeliveryState:
+        setbacks = 1 if is_progress else row.setbacks + 1
+        now = self._clock()
+        due = self._rule(row.destination).next_attempt_at(
+            attempts=setbacks, first_attempt_at=row.first_attempt_at, now=now, random=self._random
+        )
+        if due is None:
+            return self._give_up(connection, owner, row, error)
+        deliveries.put_off(
+            connection, self._jobs, owner, row, due=due, now=now, last_error=error, setbacks=setbacks, epoch=epoch
+        )
+        return DeliveryState.WAITING
+
+    def _give_up(self, connection: sa.Connection, owner: sa.Row[Any], row: sa.Row[Any], error: str) -> DeliveryState:
+        why = f"gave up after {self._destinations[row.destination].patience_s:g} s: {error}"
+        # Stored is stored: only its commitment was never heard of.
+        is_stored = row.state == DeliveryState.COMMITTING.value
+        state = DeliveryState.DELIVERED if is_stored else DeliveryState.REFUSED
+        deliveries.end(connection, owner, row, state, f"not committed: {why}" if is_stored else why, now=self._clock())
+        return state
+
+    def _rule(self, name: str) -> RetryRule:
+        return RetryRule(
             first_delay_s=self._settings.first_delay_s,
             maximum_delay_s=self._settings.maximum_delay_s,
             patience_s=self._destinations[name].patience_s,
         )
-        return rule.next_attempt_at(
-            attempts=attempts, first_attempt_at=row.first_attempt_at, now=self._clock(), random=self._random
-        )
 
-    def _judge(self, connection: sa.Connection, instance_id: int, name: str) -> tuple[DeliveryState, str]:
-        if name not in self._destinations:
-            return DeliveryState.REFUSED, f"destination {name} is not configured any more"
-        groups: dict[str, list[sa.Row[Any]]] = {}
-        for row in _results(connection, instance_id, name):
-            groups.setdefault(row.alternatives, []).append(row)
-        states: list[Verdict] = []
-        errors: list[str] = []
-        for rows in groups.values():
-            verdicts = {row.verdict for row in rows}
-            if verdicts & set(_SETTLED):
-                states.append(Verdict.CONFIRMED)
-                continue
-            # In order of weight: what is worth another attempt keeps the whole delivery going.
-            weights = (Verdict.TRANSIENT, Verdict.PERMANENT, Verdict.NOT_TAKEN)
-            state = next((weight for weight in weights if weight.value in verdicts), Verdict.TRANSIENT)
-            states.append(state)
-            errors += [row.outcome_detail for row in rows if row.verdict == state.value]
-        error = "; ".join(dict.fromkeys(error for error in errors if error))
-        if Verdict.TRANSIENT in states:
-            return DeliveryState.WAITING, error
-        # A peer that takes the pictures and knows no SR has all that it takes; one that takes nothing refuses.
-        if Verdict.PERMANENT in states or Verdict.CONFIRMED not in states:
-            return DeliveryState.REFUSED, error
-        return DeliveryState.DELIVERED, error
-
-
-def _current(connection: sa.Connection, instance_id: int, name: str, job_id: str) -> sa.Row[Any] | None:
-    row = connection.execute(
-        sa.select(delivery)
-        .where(delivery.c.instance_id == instance_id, delivery.c.destination == name)
-        .with_for_update()
-    ).one_or_none()
-    if row is None or row.job_id != job_id or row.state != DeliveryState.WAITING.value:
-        return None
-    return row
-
-
-def _update(instance_id: int, name: str) -> sa.Update:
-    return sa.update(delivery).where(delivery.c.instance_id == instance_id, delivery.c.destination == name)
-
-
-def _results(connection: sa.Connection, instance_id: int, name: str) -> Sequence[sa.Row[Any]]:
-    """All results of an instance, each with the destination's last word (None: not asked yet)."""
-    return connection.execute(
-        sa.select(result, delivered_object.c.verdict, delivered_object.c.detail.label("outcome_detail"))
-        .outerjoin(
-            delivered_object,
-            sa.and_(
-                delivered_object.c.instance_id == result.c.instance_id,
-                delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
-                delivered_object.c.destination == name,
-            ),
-        )
-        .where(result.c.instance_id == instance_id, result.c.is_superseded.is_(sa.false()))
-        .order_by(result.c.position)
-    ).all()
+    def _is_to_be_committed(self, name: str) -> bool:
+        destination = self._destinations.get(name)
+        return isinstance(destination, DicomDestination) and destination.storage_commitment

@@ -67,6 +67,12 @@ def deliver_id(instance_id: int, destination: str, number: int, attempt: int) ->
     return f"deliver:{instance_id}:{destination}:{number}:{attempt}"
 
 
+def following_id(job_id: str) -> str:
+    """Id of the deliver job that goes on where this one ends."""
+    head, _, number = job_id.rpartition(":")
+    return f"{head}:{int(number) + 1}"
+
+
 def migrate(url: str) -> None:
     """Make or migrate the durable engine's tables, without launching it; several processes may call it at once."""
     DBOS.migrate(url)
@@ -164,6 +170,10 @@ class Jobs:
             return {}
         rows = self._client.list_workflows(workflow_ids=list(job_ids), load_input=False, load_output=False)
         return {row.workflow_id: row.status for row in rows}
+
+    def hasten(self, job_id: str) -> None:
+        """Make a delayed job due now; one that is not delayed any more is left alone."""
+        self._client.set_workflow_delay(job_id, delay_seconds=0)
 
     def forget(self, job_ids: Sequence[str]) -> None:
         """Remove jobs that do not run, in whatever other state; no error for those that are gone."""

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from scp_node.jobs import trace
-from scp_node.jobs.database import delivery, instance
+from scp_node.jobs.database import commitment, delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
 
@@ -32,6 +32,26 @@ class DeadLetterReason(StrEnum):
     CANCELLED = "cancelled"
     """An operator cancelled it."""
 
+
+class TransactionState(StrEnum):
+    """Where a Storage Commitment transaction stands."""
+
+    NEW = "new"
+    """Written down; the request may or may not have reached the peer."""
+    ASKED = "asked"
+    """Requested; the report is waited for."""
+    ANSWERED = "answered"
+    """The report came."""
+    UNANSWERED = "unanswered"
+    """It did not come in time; it is still welcome."""
+    DECLINED = "declined"
+    """The peer refused the request."""
+    VOID = "void"
+    """The request never reached the peer."""
+
+
+PENDING = (DeliveryState.WAITING.value, DeliveryState.COMMITTING.value)
+"""States of deliveries that still want something of their destination."""
 
 _S = InstanceState
 _NEXT: dict[InstanceState, frozenset[InstanceState]] = {
@@ -91,7 +111,8 @@ def move(
 def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
     """Give an instance the state that follows from its deliveries.
 
-    Any delivery that waits: delivering. All confirmed (or no destination at all): delivered. Otherwise dead letter.
+    Any delivery that is not final: delivering. All confirmed (or no destination at all): delivered. Otherwise dead
+    letter.
     """
     rows = connection.execute(
         sa.select(delivery.c.destination, delivery.c.state, delivery.c.last_error)
@@ -101,9 +122,9 @@ def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
     states = {DeliveryState(d.state) for d in rows}
     reason: DeadLetterReason | None = None
     detail = ""
-    if DeliveryState.WAITING in states:
+    if not all(state.is_final for state in states):
         to = InstanceState.DELIVERING
-    elif states <= {DeliveryState.DELIVERED}:
+    elif states <= {DeliveryState.DELIVERED, DeliveryState.COMMITTED}:
         to = InstanceState.DELIVERED
     else:
         to = InstanceState.DEAD_LETTER
@@ -114,3 +135,16 @@ def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
     if row.state != to.value or to is InstanceState.DEAD_LETTER:
         move(connection, row, to, reason=reason, detail=detail)
     return to
+
+
+def wants_contact() -> sa.ColumnElement[bool]:
+    """SQL: a delivery that would call its destination if it ran now, and does not only wait for its report."""
+    is_asked = sa.exists().where(
+        commitment.c.instance_id == delivery.c.instance_id,
+        commitment.c.destination == delivery.c.destination,
+        commitment.c.state == TransactionState.ASKED.value,
+    )
+    return sa.or_(
+        delivery.c.state == DeliveryState.WAITING.value,
+        sa.and_(delivery.c.state == DeliveryState.COMMITTING.value, ~is_asked),
+    )

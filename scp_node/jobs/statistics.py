@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from scp_node.jobs.breaker import PENDING
+from scp_node.jobs.states import PENDING
 from scp_node.jobs.database import delivery, instance, prediction
 from scp_node.records import InstanceState
 

@@ -13,6 +13,7 @@ from scp_node.jobs.children import ChildPool
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.lease import Lease, WorkerId
 from scp_node.jobs.patience import Patience
+from scp_node.jobs.probing import Probing
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reconcile import Reconciler
 from scp_node.jobs.recovery import Recovery
@@ -48,6 +49,13 @@ class Working:
             owners=self._recovery.owners,
             take_over=self._recovery.take_over,
             on_beat=self._look_after,
+        )
+        self._probing = Probing(
+            self._engine,
+            self._jobs,
+            self._settings.destinations,
+            self._settings.delivery,
+            calling_ae_title=self._settings.receiver.ae_title,
         )
         self._looked_after_at: float | None = None
         self._stop_timeout_s = 0.0
@@ -90,6 +98,8 @@ class Working:
                 give_back=lambda job_id: self._recovery.give_back((job_id,)),
             )
             started.callback(self._drain)
+            self._probing.start()
+            started.callback(self._probing.stop)
             self._lease.start()
             self._running = started.pop_all()
 

@@ -318,7 +318,7 @@ def test_a_destination_that_is_not_configured_any_more_is_a_dead_letter_that_can
     assert bench.deliver() == DeliveryState.DELIVERED
 
 
-def test_a_peer_that_takes_no_such_class_refuses_and_one_that_takes_some_has_all(bench, tmp_path):
+def test_a_peer_that_takes_nothing_is_waited_for_and_one_that_takes_some_has_all(bench, tmp_path):
     from scp_node.demo.pacs import StandInPacs
 
     with StandInPacs(tmp_path / "pacs", sop_classes=["1.2.840.10008.5.1.4.1.1.88.11"]) as pacs:
@@ -327,8 +327,13 @@ def test_a_peer_that_takes_no_such_class_refuses_and_one_that_takes_some_has_all
         )
         bench.arrive(_analysed("2.25.1"))
         bench.analyse()
+        assert bench.deliver("pacs") == DeliveryState.WAITING
+        detail = "PACS accepts no presentation context for Secondary Capture Image Storage"
+        assert bench.delivery("pacs").last_error == detail
+        # Nobody has set it up by the end of patience: then a person is told.
+        bench.now += bench.destinations[0].patience_s
         assert bench.deliver("pacs") == DeliveryState.REFUSED
-        assert bench.row().detail == "pacs: PACS accepts no presentation context for Secondary Capture Image Storage"
+        assert bench.row().detail == f"pacs: gave up after 604800 s: {detail}"
         # Had it confirmed another object, it would have all that it takes.
         bench.arrive(_analysed("2.25.1", "2.25.2"), uid="1.2.4")
         bench.analyse("1.2.4")

@@ -1,0 +1,118 @@
+"""What destinations said about each result object, and what follows for a delivery as a whole."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from scp_node.jobs import database, trace
+from scp_node.jobs.database import delivered_object, instance, result
+from scp_node.records import DeliveryState, ObjectOutcome, Outgoing, Verdict
+from scp_node.spool.store import Spool
+
+_SETTLED = (Verdict.CONFIRMED.value, Verdict.NOT_NEEDED.value)
+_ANSWERS = (Verdict.CONFIRMED, Verdict.PERMANENT, Verdict.NOT_TAKEN)
+"""What goes into the trace: not every attempt of a week without an answer."""
+
+
+def pending(connection: sa.Connection, spool: Spool, instance_id: int, name: str) -> list[Outgoing]:
+    """Return what a destination has not confirmed; of a group of which it has one, nothing."""
+    rows = results(connection, instance_id, name)
+    done = {row.alternatives for row in rows if row.verdict in _SETTLED}
+    return [
+        Outgoing(
+            file=spool.path(row.file),
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            group=row.alternatives,
+            rank=row.rank,
+        )
+        for row in rows
+        if row.alternatives not in done
+    ]
+
+
+def remember(connection: sa.Connection, instance_id: int, name: str, outcome: ObjectOutcome, now: float) -> None:
+    """Write down what became of one object; once it is confirmed, it is never sent again."""
+    values = {"verdict": outcome.verdict.value, "status": outcome.status, "detail": outcome.detail, "at": now}
+    statement = database.insert(connection, delivered_object).values(
+        instance_id=instance_id, destination=name, sop_instance_uid=outcome.sop_instance_uid, **values
+    )
+    # A late word of an older attempt does not take a confirmation back.
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["instance_id", "destination", "sop_instance_uid"],
+            set_=values,
+            where=delivered_object.c.verdict.not_in(_SETTLED),
+        )
+    )
+    if outcome.verdict in _ANSWERS:
+        uid = connection.execute(sa.select(instance.c.sop_instance_uid).where(instance.c.id == instance_id))
+        trace.record(
+            connection,
+            trace.Event.ACKNOWLEDGED,
+            uid.scalar_one(),
+            instance_id=instance_id,
+            destination=name,
+            uid=outcome.sop_instance_uid,
+            verdict=outcome.verdict.value,
+            status=outcome.status,
+        )
+
+
+def judge(connection: sa.Connection, instance_id: int, name: str) -> tuple[DeliveryState, str]:
+    """Return the state that follows from the last words on all objects, and why it is not simply delivered."""
+    groups: dict[str, list[sa.Row[Any]]] = {}
+    for row in results(connection, instance_id, name):
+        groups.setdefault(row.alternatives, []).append(row)
+    states: list[Verdict] = []
+    errors: list[str] = []
+    for rows in groups.values():
+        verdicts = {row.verdict for row in rows}
+        if verdicts & set(_SETTLED):
+            states.append(Verdict.CONFIRMED)
+            continue
+        # In order of weight: what is worth another attempt keeps the whole delivery going.
+        weights = (Verdict.TRANSIENT, Verdict.PERMANENT, Verdict.NOT_TAKEN)
+        state = next((weight for weight in weights if weight.value in verdicts), Verdict.TRANSIENT)
+        states.append(state)
+        errors += [row.outcome_detail for row in rows if row.verdict == state.value]
+    error = "; ".join(dict.fromkeys(error for error in errors if error))
+    if Verdict.TRANSIENT in states:
+        return DeliveryState.WAITING, error
+    if Verdict.PERMANENT in states:
+        return DeliveryState.REFUSED, error
+    # A peer that takes the pictures and knows no SR has all that it takes. One that takes nothing at all is not set up
+    # yet: somebody will see to that, and then a further attempt succeeds.
+    return (DeliveryState.DELIVERED if Verdict.CONFIRMED in states else DeliveryState.WAITING), error
+
+
+def got_through(outcomes: Sequence[ObjectOutcome]) -> bool:
+    """Whether the destination took, or for good refused, anything in one attempt: it works."""
+    return any(
+        outcome.verdict is Verdict.CONFIRMED or (outcome.verdict is Verdict.PERMANENT and outcome.status is not None)
+        for outcome in outcomes
+    )
+
+
+def results(connection: sa.Connection, instance_id: int, name: str) -> Sequence[sa.Row[Any]]:
+    """All results of an instance, each with the destination's last word (None: not asked yet)."""
+    return connection.execute(
+        sa.select(
+            result,
+            delivered_object.c.verdict,
+            delivered_object.c.detail.label("outcome_detail"),
+            delivered_object.c.committed_at,
+        )
+        .outerjoin(
+            delivered_object,
+            sa.and_(
+                delivered_object.c.instance_id == result.c.instance_id,
+                delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
+                delivered_object.c.destination == name,
+            ),
+        )
+        .where(result.c.instance_id == instance_id, result.c.is_superseded.is_(sa.false()))
+        .order_by(result.c.position)
+    ).all()
