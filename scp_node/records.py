@@ -75,6 +75,8 @@ class ReceivedInstance:
         Complete Part 10 file in the spool's own incoming folder, not yet synchronised to disk.
     sha256, size_bytes
         Of the Data Set bytes as they arrived, without preamble and File Meta Information.
+    study_instance_uid
+        As the object begins with it; empty when it does not.
     """
 
     file: Path
@@ -88,6 +90,7 @@ class ReceivedInstance:
     peer_address: str
     priority: Priority
     received_at: datetime
+    study_instance_uid: str = ""
 
 
 class Intake(StrEnum):

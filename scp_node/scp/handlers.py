@@ -185,7 +185,9 @@ class Handlers:
         if file is None or file.size_bytes == 0:
             raise DataSetError("the Data Set is empty")
         file.close()
-        sop_class_uid, sop_instance_uid = read_identity(file.head, reception.context.transfer_syntax_uid)
+        sop_class_uid, sop_instance_uid, study_instance_uid = read_identity(
+            file.head, reception.context.transfer_syntax_uid
+        )
         if sop_class_uid != command.sop_class_uid:
             raise DataSetMismatchError("SOP Class UID differs from the command's")
         if sop_instance_uid != command.sop_instance_uid:
@@ -194,6 +196,7 @@ class Handlers:
             file=file.path,
             sop_class_uid=sop_class_uid,
             sop_instance_uid=sop_instance_uid,
+            study_instance_uid=study_instance_uid,
             transfer_syntax_uid=reception.context.transfer_syntax_uid,
             sha256=file.sha256,
             size_bytes=file.size_bytes,

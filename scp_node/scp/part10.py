@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.uid import UID, ImplicitVRLittleEndian
 
@@ -12,7 +13,7 @@ from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INFLATED_BYTES = 65536
-_SOP_CLASS_UID, _SOP_INSTANCE_UID = 0x00080016, 0x00080018
+_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID = 0x00080016, 0x00080018, 0x0020000D
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,16 @@ def file_header(
     return bytes(128) + b"DICM" + group_length + meta
 
 
-def read_identity(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
-    """Return SOP Class UID (0008,0016) and SOP Instance UID (0008,0018) from the first bytes of a Data Set.
+class Identity(NamedTuple):
+    """Who a Data Set says it is; the study is empty when it is not named in the first bytes, or by no UID."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+
+
+def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
+    """Return SOP Class, SOP Instance and Study Instance UID from the first bytes of a Data Set.
 
     Parameters
     ----------
@@ -94,15 +103,18 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> tuple[str, str]:
     found: dict[int, str] = {}
     try:
         for tag, value in elements(head, encoding):
-            if tag > _SOP_INSTANCE_UID:
+            if tag > _STUDY_INSTANCE_UID:
                 break
-            if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID):
+            if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID):
                 found[tag] = decode_uid(value)
     except StoreError as error:
-        raise DataSetError("Data Set is not in the negotiated transfer syntax") from error
+        # What comes after the two is the child's business; who sends garbage there is told nothing new by a refusal.
+        if _SOP_INSTANCE_UID not in found:
+            raise DataSetError("Data Set is not in the negotiated transfer syntax") from error
     if missing := [keyword for tag, keyword in _KEYWORDS.items() if not found.get(tag)]:
         raise DataSetMismatchError(f"Data Set begins without {' and '.join(missing)}")
-    return found[_SOP_CLASS_UID], found[_SOP_INSTANCE_UID]
+    study = found.get(_STUDY_INSTANCE_UID, "")
+    return Identity(found[_SOP_CLASS_UID], found[_SOP_INSTANCE_UID], study if is_uid(study) else "")
 
 
 _KEYWORDS = {_SOP_CLASS_UID: "SOP Class UID", _SOP_INSTANCE_UID: "SOP Instance UID"}

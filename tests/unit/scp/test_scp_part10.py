@@ -56,7 +56,24 @@ def radiograph() -> Dataset:
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
 def test_the_identity_is_found_in_every_encoding(syntax: UID) -> None:
-    assert read_identity(encode(radiograph(), syntax)[:16384], syntax) == (CLASS, INSTANCE)
+    assert read_identity(encode(radiograph(), syntax)[:16384], syntax)[:2] == (CLASS, INSTANCE)
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_the_study_is_found_and_never_asked_for(syntax: UID) -> None:
+    """For the audit trail: an object without it, or with nonsense in front of it, is stored all the same."""
+    dataset = radiograph()
+    dataset.StudyInstanceUID = "1.2.840.1"
+    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "1.2.840.1")
+    with pytest.warns(UserWarning, match="Invalid value"):
+        dataset.StudyInstanceUID = "../../etc"
+    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "")
+    assert read_identity(encode(radiograph(), syntax), syntax) == (CLASS, INSTANCE, "")
+
+
+def test_nonsense_after_the_identity_is_left_to_the_child() -> None:
+    content = encode(radiograph(), ExplicitVRLittleEndian) + b"\x18\x00\x00\x00??????"
+    assert read_identity(content, ExplicitVRLittleEndian) == (CLASS, INSTANCE, "")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
@@ -70,7 +87,7 @@ def test_sequences_before_the_identity_are_passed_over(syntax: UID, undefined: b
     inner.is_undefined_length_sequence_item = undefined
     dataset.LanguageCodeSequence = [inner, inner]
     dataset["LanguageCodeSequence"].is_undefined_length = undefined
-    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE)
+    assert read_identity(encode(dataset, syntax), syntax)[:2] == (CLASS, INSTANCE)
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID"])
@@ -102,7 +119,7 @@ def test_deep_nesting_costs_nothing() -> None:
     opening = struct.pack("<HHL", 0x0008, 0x0006, 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0xFFFFFFFF)
     closing = struct.pack("<HHL", 0xFFFE, 0xE00D, 0) + struct.pack("<HHL", 0xFFFE, 0xE0DD, 0)
     content = opening * 5000 + closing * 5000 + encode(radiograph(), ImplicitVRLittleEndian)
-    assert read_identity(content, ImplicitVRLittleEndian) == (CLASS, INSTANCE)
+    assert read_identity(content, ImplicitVRLittleEndian)[:2] == (CLASS, INSTANCE)
 
 
 def test_an_item_out_of_place_is_an_error() -> None:
@@ -168,7 +185,7 @@ def test_the_file_header_is_read_by_pydicom(title: str) -> None:
     meta = dataset.file_meta
     assert meta.FileMetaInformationGroupLength == len(header) - 132 - 12
     assert meta.FileMetaInformationVersion == b"\0\1"
-    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID) == (CLASS, INSTANCE)
+    assert (meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID)[:2] == (CLASS, INSTANCE)
     assert meta.TransferSyntaxUID == ExplicitVRLittleEndian
     assert (meta.ImplementationClassUID, meta.ImplementationVersionName) == ("2.25.1", "NODE_1")
     assert meta.SourceApplicationEntityTitle == title
