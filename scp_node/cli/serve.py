@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from config.load import ConfigError
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
 
 if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
+    from scp_node.jobs.node import Node
 
 
 _ROLES = ("receiver", "worker", "console")
@@ -28,7 +30,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         description="""
             Run the node: receive by C-STORE, analyse, deliver results. Without a file it serves on 127.0.0.1:11112
             as SCP_NODE and keeps its data under ./scp-node-data. SIGTERM or Ctrl-C stops it: running work ends, the
-            rest is taken up at the next start. A second signal stops at once; nothing acknowledged is lost.
+            rest is taken up at the next start. A second signal stops at once; nothing acknowledged is lost. SIGHUP
+            reads the list of callers and the certificates again, without ending an association.
         """,
         examples="""
             scp-node serve
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     from scp_node.jobs.roles import Role
 
     stop = threading.Event()
+    reload = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         # A second signal finds Python's own behaviour again and ends the process.
@@ -72,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     asked = args.role or ["all"]
     node = Node(settings, roles=None if "all" in asked else [Role(name) for name in asked])
     node.start()
@@ -82,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
                 "receiving",
                 ae_title=settings.receiver.ae_title,
                 bind=settings.receiver.bind,
-                port=node.port,
+                port=None if settings.receiver.tls.only else node.port,
+                tls_port=settings.receiver.tls.port if settings.receiver.tls.enabled else None,
                 destinations=[destination.name for destination in settings.destinations],
             )
         is_ready = False
@@ -90,8 +96,22 @@ def run(args: argparse.Namespace) -> int:
         while not stop.wait(0.5):
             # Models load while objects are already received. Once they have, children that die are replaced for ever.
             is_ready = is_ready or node.wait_ready(0)
+            if reload.is_set():
+                reload.clear()
+                _reload(node, args)
         log.info("stopping")
     finally:
         node.stop()
     log.info("stopped")
     return 0
+
+
+def _reload(node: "Node", args: argparse.Namespace) -> None:
+    log = structlog.get_logger(__name__)
+    try:
+        settings = settings_of(args)
+    except ConfigError as error:
+        log.error("not reloaded", reason=str(error))  # noqa: TRY400 - the sentence says all there is to say
+        return
+    if node.reload(settings):
+        log.info("reloaded", callers=len(settings.receiver.callers))

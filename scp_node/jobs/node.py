@@ -111,6 +111,17 @@ class Node:
         part = self._parts.get(Role.WORKER)
         return part.wait_ready(timeout_s) if isinstance(part, Working) else True
 
+    def reload(self, settings: NodeSettings) -> bool:
+        """Let other callers in from now on and read certificates again, ending nothing; all else needs a new start.
+
+        Returns
+        -------
+        bool
+            False: the certificates cannot be used, and the former stay in use.
+        """
+        part = self._parts.get(Role.RECEIVER)
+        return part.reload(settings.receiver) if isinstance(part, Receiving) else True
+
     def stop(self, timeout_s: float | None = None) -> None:
         """Accept nothing more, let running work end within the limit, leave the rest to others or the next start.
 

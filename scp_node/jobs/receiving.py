@@ -1,5 +1,6 @@
 """The receiver of a process: objects in, files and jobs out. Runs no job and never launches the durable engine."""
 
+from config.receiver import ReceiverSettings
 from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.roles import Shared
@@ -39,6 +40,10 @@ class Receiving:
     def start(self) -> None:
         """Listen."""
         self._receiver.start()
+
+    def reload(self, settings: ReceiverSettings) -> bool:
+        """Decide by other callers, and read certificates again; False when these cannot be used."""
+        return self._receiver.reload(settings)
 
     def stop(self, timeout_s: float) -> None:
         """Accept nothing more, let open associations end within the limit."""

@@ -120,6 +120,18 @@ class _CheckedSocket(ssl.SSLSocket):
             context.failure = describe(error)
             raise
 
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: ANN401 - as the base class has it
+        context = self.context
+        assert isinstance(context, ClientContext)  # noqa: S101 - nobody else makes such sockets
+        try:
+            return super().read(len, buffer)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError, TimeoutError):
+            raise
+        except ssl.SSLError as error:
+            # In TLS 1.3 a server says only now that it does not trust this node's certificate.
+            context.failure = describe(error)
+            raise
+
     def _compare_fingerprint(self, expected: str | None) -> None:
         if expected is None:
             return
