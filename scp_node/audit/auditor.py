@@ -3,7 +3,6 @@
 import getpass
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -14,15 +13,12 @@ from config.settings import NodeSettings
 from scp_node.audit.building import Node
 from scp_node.audit.forwarding import Forwarding
 from scp_node.audit.messages import Message, Source, to_xml
-from scp_node.audit.throttle import Throttle
 from scp_node.audit.trail import AuditError, Draft, Trail, Writer
-from scp_node.security.events import SecurityEvent, log
+from scp_node.security.events import SecurityEvent
 
 _log = structlog.get_logger(__name__)
 
 _POLL_S = 1.0
-_THROTTLE_S = 60.0
-_KINDS = 1000
 _WAITING = 10_000
 """Events that wait while the disk refuses the trail; the oldest are then lost, which is logged."""
 
@@ -47,7 +43,6 @@ class Auditor:
         self._node = Node(ae_title=settings.receiver.ae_title)
         self._source = source_of(settings)
         self._feed = feed
-        self._throttle = Throttle(period_s=_THROTTLE_S, maximum_kinds=_KINDS, clock=time.monotonic)
         self._events: queue.SimpleQueue[SecurityEvent | None] = queue.SimpleQueue()
         self._waiting: deque[Message] = deque(maxlen=_WAITING)
         self._forwarding = Forwarding(self.trail, audit.syslog) if audit.syslog.transport != "off" else None
@@ -61,7 +56,6 @@ class Auditor:
 
     def tell(self, event: SecurityEvent) -> None:
         """Take a security event; quick, and safe to call from many threads."""
-        log(event)
         self._events.put(event)
 
     def start(self) -> None:
@@ -89,7 +83,6 @@ class Auditor:
         is_last_round = False
         while not is_last_round:
             is_last_round = self._collect(_POLL_S)
-            self._waiting.extend(map(self._node.alert, self._throttle.due(everything=is_last_round)))
             try:
                 self._write_all(is_last_round=is_last_round)
             except AuditError as error:
@@ -105,8 +98,7 @@ class Auditor:
         try:
             event = self._events.get(timeout=timeout_s)
             while event is not None:
-                if counted := self._throttle.take(event):
-                    self._add(self._node.alert(counted))
+                self._add(self._node.alert(event))
                 event = self._events.get_nowait()
         except queue.Empty:
             return False

@@ -34,8 +34,7 @@ from scp_node.audit.messages import (
     Participant,
     Subject,
 )
-from scp_node.audit.throttle import Counted
-from scp_node.security.events import EventKind
+from scp_node.security.events import EventKind, SecurityEvent
 
 WITHHELD = "withheld"
 """Instead of a Patient ID: the patient stands in the message, as the standard asks, and is not named."""
@@ -102,17 +101,14 @@ class Node:
             participants=(self.participant(ROLE_APPLICATION, is_requestor=False), launcher),
         )
 
-    def alert(self, counted: Counted) -> Message:
+    def alert(self, event: SecurityEvent) -> Message:
         """Somebody was turned away, or who may come in has changed (PS3.15 A.5.3.11)."""
-        event = counted.event
         code, outcome = _ALERTS[event.kind]
         parts = [event.kind.value.replace("_", " ")]
         if event.reason:
             parts.append(event.reason)
         if event.subject:
             parts.append(f"certificate {event.subject}")
-        if counted.times > 1:
-            parts.append(f"{counted.times} times")
         participants = [self.participant(ROLE_APPLICATION, is_requestor=False)]
         if event.address or event.calling_ae_title:
             titles = (event.calling_ae_title,) if event.calling_ae_title else ()

@@ -7,7 +7,6 @@ from lxml import etree
 
 from scp_node.audit.building import Node, Objects, Peer
 from scp_node.audit.messages import MAXIMUM_BYTES, Action, Outcome, Source, to_xml
-from scp_node.audit.throttle import Counted
 from scp_node.security.events import EventKind, SecurityEvent
 
 NODE = Node(ae_title="SCP_NODE")
@@ -30,7 +29,7 @@ MESSAGES = {
     "analysed": NODE.access(AT, OBJECTS, action=Action.READ, details=[("model", "resnet18 1.0.0")]),
     "removed": NODE.access(AT, OBJECTS, action=Action.DELETE, user="anna", what="purged"),
     "exported": NODE.export(AT, OBJECTS, to="/srv/share", user="anna"),
-    **{kind.value: NODE.alert(Counted(event=event(kind))) for kind in EventKind},
+    **{kind.value: NODE.alert(event(kind)) for kind in EventKind},
 }
 
 
@@ -77,10 +76,9 @@ def test_an_unknown_caller_is_a_security_alert_of_node_authentication():
 
 def test_what_a_peer_calls_itself_can_break_neither_the_xml_nor_the_line(faults_of):
     hostile = 'A\r\n</AuditMessage>\x00\x1b[2J"&\ud800'
-    text = to_xml(NODE.alert(Counted(event=event(calling_ae_title=hostile, subject=hostile), times=7)), SOURCE)
+    text = to_xml(NODE.alert(event(calling_ae_title=hostile, subject=hostile)), SOURCE)
     assert faults_of(text) == []
     assert text.isprintable()
-    assert "7 times" in text
 
 
 def test_a_message_stays_below_the_limit_of_collectors(faults_of):
