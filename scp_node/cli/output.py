@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -57,3 +58,8 @@ def size(size_bytes: int) -> str:
         if size_bytes >= 1000**power:
             return f"{size_bytes / 1000**power:.1f} {unit}"
     return f"{size_bytes} B"
+
+
+def moment(time: datetime) -> str:
+    """Return a time for people, in the zone of this machine."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")

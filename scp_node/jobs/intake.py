@@ -1,17 +1,22 @@
 """A received object becomes a file and a job, both durable, before it is acknowledged."""
 
+import threading
 import time
 from typing import Any
 
 import sqlalchemy as sa
 
-from scp_node.jobs import database, deliveries
+from config.storage import SpoolSettings
+from scp_node.errors import BusyError
+from scp_node.jobs import database, deliveries, order, trace
 from scp_node.jobs.analysis import first_job_id
 from scp_node.jobs.database import conflict, instance, sent_uid
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInstance
 from scp_node.spool.store import Spool
+
+_BACKLOG_S = 1.0
 
 
 class Filing:
@@ -21,11 +26,21 @@ class Filing:
     ----------
     models, destinations
         Names, as configured.
+    limits
+        How much may wait for analysis; None: without limit.
     """
 
     def __init__(
-        self, engine: sa.Engine, jobs: Jobs, spool: Spool, *, models: tuple[str, ...], destinations: tuple[str, ...]
+        self,
+        engine: sa.Engine,
+        jobs: Jobs,
+        spool: Spool,
+        *,
+        models: tuple[str, ...],
+        destinations: tuple[str, ...],
+        limits: SpoolSettings | None = None,
     ) -> None:
+        self._backlog = None if limits is None else Backlog(engine, limits)
         self._engine = engine
         self._jobs = jobs
         self._spool = spool
@@ -42,36 +57,82 @@ class Filing:
         ------
         SpoolFullError
             No space.
+        BusyError
+            Too much waits already, or what is there under this UID is just being removed.
         sqlalchemy.exc.SQLAlchemyError
             The database does not answer.
         """
-        if self._is_own_result(received.sop_instance_uid):
+        if self._is_own_result(received):
             received.file.unlink(missing_ok=True)
             return Intake.OWN_RESULT
         present = self._present(received.sop_instance_uid)
+        if present is not None and present.removal is not None:
+            # Its file could be removed as that of the old row. In a moment this is simply a new instance.
+            raise BusyError("what is there under this UID is being removed")
         if present is not None and present.sha256 == received.sha256:
             received.file.unlink(missing_ok=True)
-            self._resume(present.id)
+            self._resume(present.id, received)
             return Intake.DUPLICATE
+        if self._backlog is not None and present is None:
+            self._backlog.require_room(received.size_bytes)
         file = self._spool.adopt(received.file, received.sha256)
         with database.write(self._engine) as connection:
-            row_id = self._insert(connection, received, file)
-            if row_id is not None:
-                self._jobs.analyse(connection, self._job_id(received), row_id, received.priority)
+            row = self._insert(connection, received, file)
+            if row is not None:
+                self._jobs.analyse(connection, self._job_id(received), row.id, received.priority, place=row.place)
+                self._trace(
+                    connection,
+                    trace.Event.RECEIVED,
+                    received,
+                    row.id,
+                    sha256=received.sha256,
+                    size_bytes=received.size_bytes,
+                    called_ae_title=received.called_ae_title,
+                )
+                self._require_file(file)
                 return Intake.FILED
             # It was there before, or another association was quicker.
             present = connection.execute(
                 sa.select(instance).where(instance.c.sop_instance_uid == received.sop_instance_uid)
             ).one()
             if present.sha256 == received.sha256:
+                self._trace(connection, trace.Event.DUPLICATE, received, present.id)
                 return Intake.DUPLICATE
             self._set_aside(connection, received, file)
+            self._trace(connection, trace.Event.CONFLICT, received, present.id, sha256=received.sha256)
+            self._require_file(file)
             return Intake.CONFLICT
+
+    def _require_file(self, file: str) -> None:
+        """Look once more, inside the transaction: a sweeper looks inside one too, so one of the two sees the other."""
+        if not self._spool.path(file).exists():
+            raise BusyError("a leftover of the same name was just removed")
+
+    @staticmethod
+    def _trace(
+        connection: sa.Connection,
+        event: trace.Event,
+        received: ReceivedInstance,
+        row_id: int | None,
+        **detail: object,
+    ) -> None:
+        trace.record(
+            connection,
+            event,
+            received.sop_instance_uid,
+            instance_id=row_id,
+            calling_ae_title=received.calling_ae_title,
+            peer_address=received.peer_address,
+            sop_class_uid=received.sop_class_uid,
+            study_instance_uid=received.study_instance_uid,
+            **detail,
+        )
 
     def _job_id(self, received: ReceivedInstance) -> str:
         return first_job_id(self._models, received.sop_instance_uid, received.sha256)
 
-    def _is_own_result(self, uid: str) -> bool:
+    def _is_own_result(self, received: ReceivedInstance) -> bool:
+        uid = received.sop_instance_uid
         with self._engine.connect() as connection:
             known = connection.execute(sa.select(sent_uid.c.sop_instance_uid).where(sent_uid.c.sop_instance_uid == uid))
             if known.first() is None:
@@ -82,13 +143,14 @@ class Filing:
                 .where(sent_uid.c.sop_instance_uid == uid)
                 .values(returned=sent_uid.c.returned + 1, last_returned_at=time.time())
             )
+            self._trace(connection, trace.Event.OWN_RESULT, received, None)
         return True
 
     def _present(self, uid: str) -> sa.Row[Any] | None:
         with self._engine.connect() as connection:
             return connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == uid)).one_or_none()
 
-    def _insert(self, connection: sa.Connection, received: ReceivedInstance, file: str) -> int | None:
+    def _insert(self, connection: sa.Connection, received: ReceivedInstance, file: str) -> sa.Row[Any] | None:
         statement = (
             database.insert(connection, instance)
             .values(
@@ -108,14 +170,14 @@ class Filing:
                 job_id=self._job_id(received),
                 round=1,
                 crashes=0,
+                place=order.next_place(connection, received.calling_ae_title),
                 notes="[]",
                 updated_at=time.time(),
             )
             .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
-            .returning(instance.c.id)
+            .returning(instance.c.id, instance.c.place)
         )
-        row_id: int | None = connection.execute(statement).scalar_one_or_none()
-        return row_id
+        return connection.execute(statement).one_or_none()
 
     def _set_aside(self, connection: sa.Connection, received: ReceivedInstance, file: str) -> None:
         connection.execute(
@@ -131,13 +193,55 @@ class Filing:
             .on_conflict_do_nothing()
         )
 
-    def _resume(self, instance_id: int) -> None:
+    def _resume(self, instance_id: int, received: ReceivedInstance) -> None:
         """Take up deliveries that were given up or that a new destination lacks; an analysis is never repeated."""
         with database.write(self._engine) as connection:
             row = database.lock_instance(connection, instance_id)
-            if row is None or row.analysed_at is None:
+            if row is None or row.removal is not None:
+                raise BusyError("what is there under this UID is being removed")
+            self._trace(connection, trace.Event.DUPLICATE, received, instance_id)
+            if row.analysed_at is None:
                 return
             begun = deliveries.begin(connection, self._jobs, row, self._destinations)
             begun += deliveries.restart(connection, self._jobs, row, (DeliveryState.REFUSED,))
             if begun:
                 settle(connection, row)
+
+
+class Backlog:
+    """How much waits for analysis; asked of the database once a second, and counted on in between."""
+
+    def __init__(self, engine: sa.Engine, limits: SpoolSettings) -> None:
+        self._engine = engine
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._asked_at = float("-inf")
+        self._instances = self._bytes = 0
+
+    def require_room(self, size_bytes: int) -> None:
+        """Count one more.
+
+        Raises
+        ------
+        BusyError
+            There would be too many, or too much.
+        """
+        if not (self._limits.maximum_waiting_instances or self._limits.maximum_waiting_bytes):
+            return
+        with self._lock:
+            if time.monotonic() - self._asked_at >= _BACKLOG_S:
+                self._ask()
+            if 0 < self._limits.maximum_waiting_instances <= self._instances:
+                raise BusyError("too many instances wait for analysis")
+            if 0 < self._limits.maximum_waiting_bytes < self._bytes + size_bytes:
+                raise BusyError("too much waits for analysis")
+            self._instances += 1
+            self._bytes += size_bytes
+
+    def _ask(self) -> None:
+        waiting = sa.text("state = 'received'")
+        total = sa.func.coalesce(sa.func.sum(instance.c.size_bytes), 0)
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(sa.func.count(), total).select_from(instance).where(waiting)).one()
+        self._instances, self._bytes = int(row[0]), int(row[1])
+        self._asked_at = time.monotonic()

@@ -1,9 +1,9 @@
 """In which order waiting instances are analysed: urgent ones first; among equals the callers take turns.
 
 Each instance gets a place when it arrives: one after the last that its caller has waiting, but never before the place
-that is next for anybody. So whoever sends five thousand has the places from 0 to 4999, and three that come from somebody
-else, when 100 of those are done, have the places 100 to 102: they wait for a handful and not for all. Who sends without a
-pause gets no more than a turn for each of the others' (start-time fair queueing, Goyal et al. 1996).
+that is next for anybody. Whoever sends five thousand has the places from 0 to 4999; three that come from somebody else
+when 100 of those are done have the places 100 to 102, and wait for a handful instead of all. Who never stops sending
+gets one turn for each of the others' (start-time fair queueing, Goyal et al. 1996).
 
 The durable engine runs jobs by place, see `queues.rank`, and by age where two have the same.
 """

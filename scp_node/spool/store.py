@@ -1,5 +1,6 @@
 """The only owner of stored files: durable, private, and never named by anything that came from the network."""
 
+import contextlib
 import hashlib
 import itertools
 import os
@@ -7,7 +8,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,9 @@ _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDER_MODE = 0o700
 _FAN_OUT_DEPTH = 3
 """``objects/ab/cd``: these folders are never removed; a results folder, one deeper, is."""
+AREAS = ("objects", "results")
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+"""Names of the folders in an area."""
 
 
 class Spool:
@@ -101,6 +105,8 @@ class Spool:
             if target.exists():
                 # Another process may have renamed it just now and not yet synchronised the folder: that is done below.
                 temporary.unlink(missing_ok=True)
+                # Young again: no sweeper takes it for a leftover of an older arrival.
+                os.utime(target)
             else:
                 _synchronise(temporary)
                 temporary.rename(target)
@@ -148,7 +154,12 @@ class Spool:
                     file.flush()
                     os.fsync(file.fileno())
                 self._make_durable_folder(target.parent)
-                temporary.replace(target)
+                try:
+                    temporary.replace(target)
+                except FileNotFoundError:
+                    # A sweeper found the folder empty, just now.
+                    self._make_durable_folder(target.parent)
+                    temporary.replace(target)
                 _synchronise(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
@@ -194,16 +205,27 @@ class Spool:
         else:
             path.unlink(missing_ok=True)
 
-    def objects(self, older_than_s: float = 0.0) -> Iterator[str]:
-        """Yield the relative names of received objects last written more than `older_than_s` ago.
-
-        For the sweeper of files that no row refers to: a crash between `adopt` and the commit leaves such a file, which
-        was never acknowledged.
-        """
+    def old_files(self, area: str, shard: str, older_than_s: float) -> list[str]:
+        """Return the relative names of files last written more than `older_than_s` ago, of one of `SHARDS`."""
         limit = time.time() - older_than_s
-        for path in sorted((self.folder / "objects").glob("*/*/*.dcm")):
-            if _modified(path) <= limit:
-                yield path.relative_to(self.folder).as_posix()
+        found = []
+        for folder, _, names in os.walk(self.folder / area / shard):
+            for name in names:
+                path = Path(folder, name)
+                if _modified(path) <= limit:
+                    found.append(path.relative_to(self.folder).as_posix())
+        return found
+
+    def remove_old(self, relative: str, older_than_s: float) -> bool:
+        """Remove a file unless it was written anew in the last `older_than_s` seconds; then its folder, if empty."""
+        path = self.path(relative)
+        if _modified(path) > time.time() - older_than_s:
+            return False
+        path.unlink(missing_ok=True)
+        if len(path.parent.relative_to(self.folder).parts) > _FAN_OUT_DEPTH:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+        return True
 
     def sweep_incoming(self, older_than_s: float) -> int:
         """Remove temporary files untouched for `older_than_s` seconds, which a crash left; return how many.

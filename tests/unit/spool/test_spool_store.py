@@ -13,13 +13,17 @@ from config.storage import SpoolSettings
 from scp_node.errors import SpoolFullError
 from scp_node.spool import store
 from scp_node.spool.incoming import HEAD_BYTES, IncomingFile
-from scp_node.spool.store import Spool
+from scp_node.spool.store import SHARDS, Spool
 
 
 def make_spool(folder: Path, minimum_free_bytes: int = 0) -> Spool:
     spool = Spool(SpoolSettings(folder=folder, minimum_free_bytes=minimum_free_bytes, retention_days=30))
     spool.create()
     return spool
+
+
+def old_objects(spool, older_than_s=0):
+    return [name for shard in SHARDS for name in spool.old_files("objects", shard, older_than_s)]
 
 
 @pytest.fixture
@@ -132,7 +136,7 @@ def test_adopt_by_many_threads_at_once_leaves_one_file(spool: Spool) -> None:
         thread.join()
     assert len(names) == 16
     assert len(set(names)) == 1
-    assert list(spool.objects()) == [names[0]]
+    assert old_objects(spool) == [names[0]]
     assert list(spool.incoming.iterdir()) == []
 
 
@@ -254,5 +258,31 @@ def test_sweeping_takes_only_what_is_old(spool: Spool) -> None:
 def test_objects_lists_what_a_sweeper_may_compare_with_the_database(spool: Spool) -> None:
     incoming = receive(spool, b"pixels")
     name = spool.adopt(incoming.path, incoming.sha256)
-    assert list(spool.objects()) == [name]
-    assert list(spool.objects(older_than_s=3600)) == []
+    assert old_objects(spool) == [name]
+    assert old_objects(spool, 3600) == []
+
+
+def test_a_sweeper_leaves_what_became_young_again_and_takes_empty_folders_along(spool: Spool) -> None:
+    def age(name: str) -> None:
+        past = spool.path(name).stat().st_mtime - 7200
+        os.utime(spool.path(name), (past, past))
+
+    incoming = receive(spool, b"pixels")
+    name = spool.adopt(incoming.path, incoming.sha256)
+    age(name)
+    assert old_objects(spool, 3600) == [name]
+    # The same object arrives once more: the file is no leftover any more.
+    again = receive(spool, b"pixels")
+    spool.adopt(again.path, again.sha256)
+    assert not spool.remove_old(name, 3600)
+    assert spool.path(name).exists()
+    age(name)
+    assert spool.remove_old(name, 3600)
+    assert spool.path(name).parent.is_dir()  # fan-out folders stay
+    folder = spool.results_folder("a")
+    results = [spool.write_durably(f"{folder}/{number}.dcm", b"x") for number in (1, 2)]
+    for result in results:
+        age(result)
+        assert spool.path(folder).is_dir()
+        assert spool.remove_old(result, 3600)
+    assert not spool.path(folder).exists()
