@@ -106,7 +106,7 @@ def database(settings: NodeSettings) -> Iterator[Finding]:
         return
     try:
         with Reader(settings) as reader:
-            counts = admin.counts()
+            counts = reader.counts()
     except DatabaseError as error:
         yield Finding(check="database", level=Level.FAILED, detail=str(error))
         return

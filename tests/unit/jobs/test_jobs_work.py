@@ -450,7 +450,7 @@ def test_a_retry_reaches_destinations_added_since(bench, tmp_path):
 
 
 def test_instances_are_listed_in_order_and_by_state(bench, monkeypatch):
-    monkeypatch.setattr("scp_node.jobs.admin._CHUNK", 3)
+    monkeypatch.setattr("scp_node.jobs.reading._CHUNK", 3)
     for number in range(8):
         bench.arrive(NotEligible(reason="lateral", detail="") if number % 2 else _analysed(), uid=f"1.2.{number}")
         bench.analyse(f"1.2.{number}")
