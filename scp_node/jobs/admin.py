@@ -13,11 +13,12 @@ import sqlalchemy as sa
 
 from scp_node.errors import JobStateError, UnknownJobError
 from scp_node.jobs import database, deliveries, export, rows, trace
+from scp_node.jobs.acting import by_operator
 from scp_node.jobs.analysis import restart_analysis
 from scp_node.jobs.database import conflict, delivered_object, delivery, instance
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reading import Reader
-from scp_node.jobs.records import InstanceRecord
+from scp_node.jobs.records import ConflictRecord, InstanceRecord
 from scp_node.jobs.removing import Removal, Remover
 from scp_node.jobs.states import DeadLetterReason, move, settle
 from scp_node.jobs.trace import Event
@@ -36,6 +37,7 @@ class Admin(Reader):
             self._jobs.close()
         super().close()
 
+    @by_operator
     def retry(self, key: str) -> InstanceRecord:
         """Take up again what was given up; a delivery that waits is tried now.
 
@@ -71,6 +73,7 @@ class Admin(Reader):
                 settle(connection, row)
         return self._instance(row.id)
 
+    @by_operator
     def resend(self, key: str, destination: str | None = None) -> InstanceRecord:
         """Send results again that were confirmed, to a destination that has lost them; with the same UIDs.
 
@@ -107,6 +110,7 @@ class Admin(Reader):
             settle(connection, row)
         return self._instance(row.id)
 
+    @by_operator
     def cancel(self, key: str) -> InstanceRecord:
         """Give up by hand: no more analysis, no more attempts. What was delivered stays delivered.
 
@@ -137,6 +141,7 @@ class Admin(Reader):
                 move(connection, row, InstanceState.DEAD_LETTER, reason=DeadLetterReason.CANCELLED, detail=detail)
         return self._instance(row.id)
 
+    @by_operator
     def export(self, key: str, to: Path, *, sha256: str | None = None) -> Path:
         """Write the received object, as a Part 10 file, and all that is known of it to a new folder or ZIP file.
 
@@ -172,6 +177,7 @@ class Admin(Reader):
             trace.record(connection, Event.EXPORTED, uid, instance_id=number, sha256=sha256)
         return written
 
+    @by_operator
     def purge(self, key: str, *, sha256: str | None = None) -> None:
         """Remove an instance for good, with all files; the trace stays, and the UIDs of results stay known.
 
@@ -219,7 +225,7 @@ class Admin(Reader):
             row = connection.execute(sa.select(instance).where(instance.c.id == instance_id)).one()
             return rows.instance_records(connection, [row])[0]
 
-    def _conflict(self, key: str, sha256: str) -> "rows.ConflictRecord":
+    def _conflict(self, key: str, sha256: str) -> ConflictRecord:
         with self._engine.connect() as connection:
             found = rows.conflict_records(
                 connection,

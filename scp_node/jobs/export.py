@@ -47,7 +47,7 @@ def write(to: Path, file: Path, known: Mapping[str, object]) -> Path:
     try:
         if to.suffix.lower() == ".zip":
             with (
-                os.fdopen(open_private(to), "w+b") as stream,
+                os.fdopen(open_private(to), "wb") as stream,
                 zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as zipped,
             ):
                 zipped.write(file, OBJECT_FILE)
