@@ -1,6 +1,5 @@
 """Keeps the audit trail of one process: takes events from any thread, asks its feed, writes, wakes the forwarding."""
 
-import getpass
 import queue
 import threading
 from collections import deque
@@ -33,15 +32,18 @@ class Auditor:
 
     Parameters
     ----------
+    user
+        Who started this process.
     feed
         Where messages about instances come from; None: this process has none.
     """
 
-    def __init__(self, settings: NodeSettings, feed: Feed | None = None) -> None:
+    def __init__(self, settings: NodeSettings, *, user: str, feed: Feed | None = None) -> None:
         audit = settings.audit
         self.trail = open_trail(settings)
         self._node = Node(ae_title=settings.receiver.ae_title)
         self._source = source_of(settings)
+        self._user = user
         self._feed = feed
         self._events: queue.SimpleQueue[SecurityEvent | None] = queue.SimpleQueue()
         self._waiting: deque[Message] = deque(maxlen=_WAITING)
@@ -67,7 +69,7 @@ class Auditor:
             The trail cannot be written: a node that should keep one does not run without it.
         """
         self.trail.create()
-        self._write([self._node.activity(datetime.now(UTC), is_start=True, user=_user())])
+        self._write([self._node.activity(datetime.now(UTC), is_start=True, user=self._user)])
         self._thread.start()
         if self._forwarding is not None:
             self._forwarding.start()
@@ -120,7 +122,7 @@ class Auditor:
                     is_more = self._feed(writer) > 0
                 self._wake()
         if is_last_round:
-            self._write([self._node.activity(datetime.now(UTC), is_start=False, user=_user())])
+            self._write([self._node.activity(datetime.now(UTC), is_start=False, user=self._user)])
         if self._is_failing:
             self._is_failing = False
             _log.info("audit trail is written again")
@@ -153,11 +155,3 @@ def draft_of(message: Message, source: Source, record: int | None = None) -> Dra
     """Return the message as it goes into the trail."""
     at = message.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return Draft(at=at, message=to_xml(message, source), record=record)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A container's user without a name.
-        return "unknown"

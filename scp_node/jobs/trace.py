@@ -26,6 +26,7 @@ import sqlalchemy as sa
 import structlog
 
 from scp_node.jobs import database
+from scp_node.jobs.acting import actor
 from scp_node.jobs.database import sent_uid, trace, trace_seal
 
 if TYPE_CHECKING:
@@ -143,13 +144,15 @@ def record(
     instance_id: int | None = None,
     **detail: object,
 ) -> None:
-    """Add a record in the transaction of the change that it records.
+    """Add a record in the transaction of the change that it records; who asked for the change is in it as ``by``.
 
     Parameters
     ----------
     detail
         JSON-able, no patient data.
     """
+    if by := actor():
+        detail["by"] = by
     connection.execute(
         sa.insert(trace).values(
             at=time.time(),
