@@ -57,6 +57,9 @@ class StandInPacs:
         None: always success.
     """
 
+    verification = True
+    """Whether it answers C-ECHO; there are some that do not."""
+
     def __init__(
         self,
         folder: Path,
@@ -95,7 +98,8 @@ class StandInPacs:
         """Listen; raises OSError when the port is taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
         ae = AE(ae_title=self.ae_title)
-        ae.add_supported_context(Verification)
+        if self.verification:
+            ae.add_supported_context(Verification)
         wanted = self._sop_classes
         if wanted is None:
             wanted = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]

@@ -6,18 +6,28 @@ Tests run on SQLite; those marked ``databases`` run on PostgreSQL too.
 import hashlib
 import itertools
 import shutil
+import time
 from datetime import UTC, datetime
 
 import pytest
 import sqlalchemy as sa
+from pydicom import FileDataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from config.base import Priority
+from config.destinations import DeliverySettings
 from config.storage import SpoolSettings
-from scp_node.jobs import queues
-from scp_node.jobs.database import open_engine
+from scp_node.jobs import database, deliveries, queues
+from scp_node.jobs.breaker import health
+from scp_node.jobs.database import delivered_object, delivery, instance, open_engine, result
+from scp_node.jobs.delivering import DeliveryWork
+from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import migrate
+from scp_node.jobs.probing import Probing
 from scp_node.jobs.queues import Jobs
-from scp_node.records import ReceivedInstance
+from scp_node.jobs.states import move, settle
+from scp_node.records import InstanceState, ReceivedInstance
 from scp_node.spool.store import Spool
 
 
@@ -126,3 +136,119 @@ def receive(spool):
         )
 
     return _receive
+
+
+class Results:
+    """Analysed instances whose results wait to be delivered, and jobs that are run by hand under a clock by hand."""
+
+    def __init__(self, engine, jobs, spool, receive):
+        self.engine, self.jobs, self.spool, self.receive = engine, jobs, spool, receive
+        self.now = 1_000_000.0
+        self.destinations = ()
+        self.settings = DeliverySettings(first_delay_s=10, maximum_delay_s=3600, first_probe_s=2, maximum_probe_s=15)
+
+    def add(self, number, *names, sop_classes=(SecondaryCaptureImageStorage,)):
+        """An instance with one valid object of each class, to be delivered to these destinations; returns the UIDs."""
+        filing = Filing(self.engine, self.jobs, self.spool, models=("m1",), destinations=names)
+        filing.accept(self.receive(f"1.2.{number}", b"%d" % number))
+        with database.write(self.engine) as connection:
+            row = connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == f"1.2.{number}")).one()
+            uids = [f"2.25.{number}{position}" for position in range(len(sop_classes))]
+            for position, (uid, sop_class) in enumerate(zip(uids, sop_classes, strict=True)):
+                connection.execute(
+                    sa.insert(result).values(
+                        instance_id=row.id,
+                        sop_instance_uid=uid,
+                        position=position,
+                        sop_class_uid=str(sop_class),
+                        transfer_syntax_uid=str(ExplicitVRLittleEndian),
+                        kind="single",
+                        alternatives=uid,
+                        rank=0,
+                        file=self._write(uid, sop_class),
+                        sha256="",
+                        size_bytes=0,
+                    )
+                )
+            move(connection, row, InstanceState.ANALYSING)
+            row = database.lock_instance(connection, row.id)
+            deliveries.begin(connection, self.jobs, row, names)
+            settle(connection, row)
+            connection.execute(sa.update(instance).where(instance.c.id == row.id).values(analysed_at=1.0))
+        return uids
+
+    def _write(self, uid, sop_class):
+        dataset = FileDataset("", {}, preamble=b"\0" * 128)
+        dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.PatientName = sop_class, uid, "A^B"
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        name = f"results/{uid}.dcm"
+        self.spool.path(name).parent.mkdir(parents=True, exist_ok=True)
+        dataset.save_as(self.spool.path(name), enforce_file_format=True)
+        return name
+
+    def work(self):
+        return DeliveryWork(
+            self.engine,
+            self.jobs,
+            self.spool,
+            destinations=self.destinations,
+            settings=self.settings,
+            calling_ae_title="NODE",
+            clock=lambda: self.now,
+            random=lambda: 1.0,
+        )
+
+    def probing(self):
+        return Probing(
+            self.engine,
+            self.jobs,
+            self.destinations,
+            self.settings,
+            calling_ae_title="NODE",
+            clock=lambda: self.now,
+        )
+
+    def deliver(self, number, name):
+        """Run the current job of a delivery, whenever it is due."""
+        row = self.row(number, name)
+        return self.work().run(row.instance_id, name, row.job_id)
+
+    def row(self, number, name):
+        with self.engine.connect() as connection:
+            return connection.execute(
+                sa.select(delivery)
+                .join(instance, instance.c.id == delivery.c.instance_id)
+                .where(instance.c.sop_instance_uid == f"1.2.{number}", delivery.c.destination == name)
+            ).one()
+
+    def instance(self, number):
+        with self.engine.connect() as connection:
+            return connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == f"1.2.{number}")).one()
+
+    def words(self, number, name):
+        """Verdict by SOP Instance UID."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                sa.select(delivered_object)
+                .join(instance, instance.c.id == delivered_object.c.instance_id)
+                .where(instance.c.sop_instance_uid == f"1.2.{number}", delivered_object.c.destination == name)
+            ).all()
+        return {row.sop_instance_uid: row for row in rows}
+
+    def health(self, name):
+        with self.engine.connect() as connection:
+            return health(connection, [name])[0]
+
+    def due_now(self, job_id):
+        """Whether the durable engine would run this job now."""
+        with self.engine.connect() as connection:
+            query = sa.text("SELECT status, delay_until_epoch_ms FROM workflow_status WHERE workflow_uuid = :id")
+            row = connection.execute(query, {"id": job_id}).one()
+        return row.status == "ENQUEUED" or (row.delay_until_epoch_ms or 0) <= time.time() * 1000
+
+
+@pytest.fixture
+def results(engine, jobs, spool, receive):
+    """Results that wait to be delivered."""
+    return Results(engine, jobs, spool, receive)
