@@ -15,6 +15,7 @@ from scp_node.jobs.database import chore
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 10.0
+_STOP_S = 10.0
 _HELD_S = 900.0
 """Longer than any run takes. A process that died in one keeps the others from it that long."""
 
@@ -52,7 +53,8 @@ class Chores:
         """Let the one that runs end soon, and begin none any more."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            # A run that waits for a database that is away ends with the process.
+            self._thread.join(_STOP_S)
 
     def run_due(self) -> dict[str, int]:
         """Run what is due and nobody else runs; return what each returned."""

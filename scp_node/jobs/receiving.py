@@ -20,6 +20,7 @@ class Receiving:
             shared.spool,
             models=settings.analysis.models,
             destinations=tuple(destination.name for destination in settings.destinations),
+            limits=settings.spool,
         )
         self._receiver = Receiver(
             settings.receiver,

@@ -11,6 +11,7 @@ from scp_node.jobs import database, workflows
 from scp_node.jobs.analysis import AnalysisWork
 from scp_node.jobs.children import ChildPool
 from scp_node.jobs.delivering import DeliveryWork
+from scp_node.jobs.housekeeping import open_housekeeping
 from scp_node.jobs.lease import Lease, WorkerId
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.probing import Probing
@@ -57,6 +58,7 @@ class Working:
             self._settings.delivery,
             calling_ae_title=self._settings.receiver.ae_title,
         )
+        self._chores = open_housekeeping(self._engine, self._jobs, shared.spool, self._settings)
         self._looked_after_at: float | None = None
         self._stop_timeout_s = 0.0
         self._running = ExitStack()
@@ -100,6 +102,8 @@ class Working:
             started.callback(self._drain)
             self._probing.start()
             started.callback(self._probing.stop)
+            self._chores.start()
+            started.callback(self._chores.stop)
             self._lease.start()
             self._running = started.pop_all()
 
