@@ -1,8 +1,10 @@
 """A running receiver that writes down what it takes."""
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ from config.storage import SpoolSettings
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver
+from scp_node.security.authority import TestAuthority
+from scp_node.security.events import SecurityEvent
 from scp_node.spool.store import Spool
 
 TRANSFER_SYNTAXES = (
@@ -61,6 +65,7 @@ class Running:
         self.spool.create()
         self.instances: dict[str, ReceivedInstance] = {}
         self.stored: dict[str, Path] = {}
+        self.events: list[SecurityEvent] = []
         self.before_accept: Callable[[ReceivedInstance], None] = lambda instance: None
         self.settings = ReceiverSettings.model_validate({"ae_title": "NODE", **settings})
         self.receiver = Receiver(
@@ -70,9 +75,12 @@ class Running:
             TRANSFER_SYNTAXES,
             implementation=Implementation(class_uid="2.25.1", version_name="NODE"),
             port=0,
+            tls_port=0,
+            sink=self.events.append,
         )
         self.receiver.start()
-        self.port = self.receiver.port
+        self.port = 0 if self.settings.tls.only else self.receiver.port
+        self.tls_port = self.receiver.tls_port if self.settings.tls.enabled else 0
 
     def _accept(self, instance: ReceivedInstance) -> Intake:
         self.before_accept(instance)
@@ -110,3 +118,53 @@ def receiving(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     while left := [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)
+
+
+class Pki:
+    """Files of two authorities that do not know each other, and contexts for clients.
+
+    ``node``, ``peer``: of the first; ``expired`` too, but no longer valid; ``stranger``: of the second.
+    """
+
+    HOSTS = ("localhost", "127.0.0.1")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.first = TestAuthority("first", valid_for=timedelta(days=90))
+        self.second = TestAuthority("second", valid_for=timedelta(days=90))
+        past = datetime.now(UTC) - timedelta(days=2)
+        issued = {
+            "first": self.first.issued,
+            "second": self.second.issued,
+            "node": self.first.issue("node", self.HOSTS),
+            "peer": self.first.issue("peer", self.HOSTS),
+            "expired": self.first.issue("peer", self.HOSTS, not_before=past - timedelta(days=1), not_after=past),
+            "stranger": self.second.issue("peer", self.HOSTS),
+        }
+        self.issued = issued
+        for name, made in issued.items():
+            made.write(self.certificate(name), self.key(name))
+
+    def certificate(self, name: str) -> Path:
+        return self.folder / f"{name}.pem"
+
+    def key(self, name: str) -> Path:
+        return self.folder / f"{name}.key"
+
+    def receiver(self, **settings: Any) -> dict[str, Any]:
+        """``receiver.tls`` of a node."""
+        files = {"certificate": self.certificate("node"), "key": self.key("node")}
+        return {"enabled": True, **files, "authorities": self.certificate("first"), **settings}
+
+    def client(self, name: str | None = "peer") -> ssl.SSLContext:
+        """A client that trusts the first authority."""
+        context = ssl.create_default_context(cafile=self.certificate("first"))
+        if name is not None:
+            context.load_cert_chain(self.certificate(name), self.key(name))
+        return context
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Certificates for the tests of this folder."""
+    return Pki(tmp_path_factory.mktemp("pki"))
