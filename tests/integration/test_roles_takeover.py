@@ -1,0 +1,151 @@
+"""Several receivers and workers on one PostgreSQL: killed, paused, or without their database, they lose nothing."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from scp_node.records import InstanceState
+from tests.faults import radiographs
+from tests.faults.account import Balance, Kill, balance
+from tests.faults.postgres import binaries
+from tests.faults.processes import wait_until
+from tests.faults.records import read
+from tests.faults.site import LEASE_TTL_S, Site, haproxy, wait_logged
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(binaries() is None, reason="PostgreSQL is not installed (apt-get install postgresql)"),
+]
+
+LIMIT_S = 300
+
+
+def _send(site, folder, count, *, seed, pause_s=0.0):
+    expected = radiographs.write(folder / "files", count, seed=seed)
+    sender = site.sender(folder / "files", associations=4, pause_s=pause_s)
+    sender.start()
+    return expected, sender
+
+
+def _balance(site, expected, events=()) -> Balance:
+    return balance(
+        expected,
+        answers=read(site.record("sender")),
+        instances=site.instances(),
+        results=site.results(),
+        stored={name: read(site.record(name)) for name in site.destinations},
+        kills=events,
+    )
+
+
+def _states(site):
+    return [record.state for record in site.instances()]
+
+
+@pytest.fixture
+def site(tmp_path, random_checkpoints, request):
+    made = Site(tmp_path, checkpoints=random_checkpoints, destinations=("first",), **getattr(request, "param", {}))
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.mark.skipif(haproxy() is None, reason="HAProxy is not installed (apt-get install haproxy)")
+@pytest.mark.parametrize("site", [{"receivers": 2, "workers": 2, "is_balanced": True}], indirect=True)
+def test_a_worker_and_a_receiver_killed_behind_a_balancer_lose_nothing(site, tmp_path):
+    site.start()
+    expected, sender = _send(site, tmp_path, 40, seed=1, pause_s=0.2)
+    wait_until(lambda: InstanceState.ANALYSING in _states(site), LIMIT_S, "an analysis")
+    kills = []
+    # The one that has work in hand.
+    wait_until(lambda: site.workers[0].pid in site.owners(), LIMIT_S, "a job of the first worker")
+    kills.append(Kill(at=time.time(), victim="serve"))
+    site.workers[0].kill()
+    wait_until(lambda: len(site.instances()) >= 10, LIMIT_S, "ten instances")
+    site.receivers[1].kill()
+    assert sender.wait(LIMIT_S) == 0
+    assert site.wait_final(len(expected), LIMIT_S), _states(site)
+    drawn = _balance(site, expected, kills)
+    assert drawn.holds, drawn.lines()
+    assert len(drawn.answers) >= 1
+    # The survivors are the same processes as at the beginning.
+    assert [program.starts for program in site.programs] == [1, 1, 1, 1]
+    assert site.workers[1].is_alive
+    assert site.receivers[0].is_alive
+
+
+def test_a_paused_worker_is_replaced_and_does_nothing_twice_when_it_wakes(site, tmp_path):
+    site.start()
+    first, second = site.workers
+    expected, sender = _send(site, tmp_path, 24, seed=2)
+    wait_until(lambda: first.pid in site.owners(), LIMIT_S, "a job of the first worker")
+    os.kill(first.pid, signal.SIGSTOP)
+    paused = Kill(at=time.time(), victim="serve")
+    try:
+        held = site.owners().get(first.pid, 0)
+        assert sender.wait(LIMIT_S) == 0
+        assert site.wait_final(len(expected), LIMIT_S), (_states(site), site.owners())
+        if held:
+            assert '"event": "taking over jobs of dead workers"' in second.log.read_text()
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    # It goes on as a worker like any other: the next instances find it too.
+    os.kill(second.pid, signal.SIGSTOP)
+    try:
+        more = radiographs.write(tmp_path / "more", 4, seed=3)
+        again = site.sender(tmp_path / "more", associations=1)
+        again.start()
+        assert again.wait(LIMIT_S) == 0
+        assert site.wait_final(len(expected | more), LIMIT_S), (_states(site), site.owners())
+    finally:
+        os.kill(second.pid, signal.SIGCONT)
+    drawn = _balance(site, expected | more, [paused])
+    assert drawn.holds, drawn.lines()
+    # Sent twice: at most what was on its way in that moment, two associations at a time.
+    assert len(drawn.duplicates_explained) <= 2, drawn.lines()
+    assert first.terminate(60) == 0
+    assert second.terminate(60) == 0
+
+
+@pytest.mark.parametrize("site", [{"receivers": 1, "workers": 1}], indirect=True)
+def test_without_its_database_a_site_refuses_and_afterwards_goes_on_by_itself(site, tmp_path):
+    site.start()
+    expected, sender = _send(site, tmp_path, 30, seed=4, pause_s=0.2)
+    wait_until(lambda: InstanceState.DELIVERED in _states(site), LIMIT_S, "the first result")
+    site.stop_database()
+    # Objects arrive all the while.
+    before = len(read(site.record("sender")))
+    wait_until(lambda: len(read(site.record("sender"))) >= before + 8, LIMIT_S, "eight more answers")
+    began = time.monotonic()
+    while time.monotonic() - began < 2 * LEASE_TTL_S:  # longer than the lease, which nobody could renew
+        assert all(program.is_alive for program in site.programs)
+        time.sleep(0.5)
+    refused = [answer["status"] for answer in read(site.record("sender"))[before + 4 :]]
+    assert set(refused) == {0xA700}
+    site.cluster.start()
+    assert sender.wait(LIMIT_S) == 0
+    assert site.wait_final(len(expected), LIMIT_S), (_states(site), site.owners())
+    drawn = _balance(site, expected)
+    assert drawn.holds, drawn.lines()
+    assert [program.starts for program in site.programs] == [1, 1]
+    assert site.workers[0].terminate(60) == 0
+    assert site.receivers[0].terminate(60) == 0
+
+
+@pytest.mark.parametrize("site", [{"receivers": 1, "workers": 1}], indirect=True)
+def test_a_stopped_worker_leaves_its_work_to_one_that_comes_later(site, tmp_path):
+    """A rolling restart with nobody to stand in: receivers go on filing, the next worker finds all of it."""
+    site.start()
+    assert site.workers[0].terminate(60) == 0
+    expected, sender = _send(site, tmp_path, 6, seed=5)
+    assert sender.wait(LIMIT_S) == 0
+    assert set(_states(site)) == {InstanceState.RECEIVED}
+    site.workers[0].start()
+    wait_logged(site.workers[0], "serving")
+    assert site.wait_final(len(expected), LIMIT_S), _states(site)
+    drawn = _balance(site, expected)
+    assert drawn.holds, drawn.lines()
