@@ -3,7 +3,7 @@
 Imports neither torch nor the durable engine, so that `scp-node jobs list` is quick. `admin` is for what changes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,7 +15,7 @@ from scp_node.jobs import database, rows, trace
 from scp_node.jobs.database import instance
 from scp_node.jobs.migrations import require_current
 from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceFilter, InstancePage, InstanceRecord
-from scp_node.jobs.trace import TraceRecord
+from scp_node.jobs.trace import TraceRecord, Verification
 from scp_node.jobs.worklist import said
 from scp_node.records import InstanceState
 
@@ -134,6 +134,11 @@ class Reader:
         """
         with self._engine.connect() as connection:
             return tuple(trace.history(connection, key))
+
+    def verify(self, expected: Mapping[int, str] | None = None) -> Verification:
+        """Whether the trace is as it was written, see `trace.verify`."""
+        with self._engine.connect() as connection:
+            return trace.verify(connection, expected=expected)
 
     def _path(self, relative: str) -> Path:
         return self._settings.spool.folder / relative
