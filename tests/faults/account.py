@@ -9,7 +9,7 @@ from typing import Any
 from scp_node.jobs.records import InstanceRecord
 from scp_node.records import DeliveryState, InstanceState
 
-WINDOW_S = 2.0
+WINDOW_S = 1.0
 """An object that was sent twice is explained by a kill of the node or of that destination within this time of its first
 arrival: between the destination's answer and the node's commit. On a quiet machine the window is milliseconds."""
 _BEFORE_S = 0.1

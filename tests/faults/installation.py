@@ -38,6 +38,7 @@ class Installation:
         database: str = "sqlite",
         checkpoints: Path | None = None,
         models: Sequence[str] = ("resnet18",),
+        destinations: Sequence[str] = DESTINATIONS,
         settings: dict[str, Any] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +51,7 @@ class Installation:
             self.cluster.create()
             self.cluster.start()
             url = self.cluster.url
-        ports = {name: free_port() for name in DESTINATIONS}
+        ports = {name: free_port() for name in destinations}
         sections: dict[str, Any] = {
             "receiver": {"port": self.port, "bind": "127.0.0.1"},
             "spool": {"folder": str(folder / "spool"), "minimum_free_bytes": 0},
@@ -71,7 +72,7 @@ class Installation:
                     "port": ports[name],
                     "timeout_s": 10.0,
                 }
-                for name in DESTINATIONS
+                for name in destinations
             ],
         }
         for section, values in (settings or {}).items():
@@ -89,7 +90,7 @@ class Installation:
                 ),
                 folder / f"{name}.log",
             )
-            for name in DESTINATIONS
+            for name in destinations
         }
 
     def record(self, name: str) -> Path:

@@ -21,6 +21,7 @@ from pynetdicom.sop_class import (
     SecondaryCaptureImageStorage,
     Verification,
 )
+from pynetdicom.transport import ThreadedAssociationServer
 
 from tests.faults.records import Record
 
@@ -46,13 +47,9 @@ class RecordingPacs:
                 sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit]
             )
 
-    def serve(self, port: int) -> None:
-        """Listen until the process ends."""
-        server = self._ae.start_server(
-            ("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_store)]
-        )
-        print(f"listening on {server.server_address[1]}", flush=True)
-        threading.Event().wait()
+    def start(self, port: int) -> ThreadedAssociationServer:
+        """Listen in threads of this process; shut the server down to end it."""
+        return self._ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_store)])
 
     def _on_store(self, event: evt.Event) -> int:
         content = event.encoded_dataset(include_meta=False)
@@ -75,7 +72,8 @@ def main() -> None:
     parser.add_argument("--ae-title", required=True)
     parser.add_argument("--record", type=Path, required=True)
     arguments = parser.parse_args()
-    RecordingPacs(arguments.record, arguments.ae_title).serve(arguments.port)
+    RecordingPacs(arguments.record, arguments.ae_title).start(arguments.port)
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,15 @@ class Cluster:
         self.program.start()
         wait_until(self._answers, 120, "an answer of PostgreSQL")
 
+    def size_bytes(self) -> int:
+        """Return what the database takes on the disk."""
+        import psycopg
+
+        with psycopg.connect(self.url) as connection:
+            row = connection.execute("SELECT pg_database_size(current_database())").fetchone()
+        assert row is not None
+        return int(row[0])
+
     def _answers(self) -> bool:
         if not self.program.is_alive:
             raise RuntimeError(f"PostgreSQL ended: {self.program.log.read_text()[-2000:]}")

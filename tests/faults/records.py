@@ -16,18 +16,15 @@ class Record:
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.Lock()
-        # A predecessor may have died within a line: begin on a new one.
-        self._file = file.open("ab")
-        if self._file.tell():
-            self._file.write(b"\n")
+        self._file = file
 
     def write(self, **values: Any) -> None:
         """Append one line and synchronise it."""
-        line = json.dumps(values).encode() + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        # The line end comes first: a predecessor may have died within a line.
+        line = b"\n" + json.dumps(values).encode()
+        with self._lock, self._file.open("ab", buffering=0) as file:
+            file.write(line)
+            os.fsync(file.fileno())
 
 
 def read(file: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,212 @@
+"""SIGKILL exactly where it hurts: one node after the other dies at a chosen line, each the heir of the one before it.
+
+The lives are a chain on one folder and one database. Each sends instances of its own; the last life has no fault. Then
+the contract of docs/architecture.md must hold for the instances of every life.
+"""
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.faults import radiographs
+from tests.faults.account import Kill, balance
+from tests.faults.installation import DESTINATIONS, Installation
+from tests.faults.pacs import RecordingPacs
+from tests.faults.processes import wait_until
+from tests.faults.records import Record, read
+from tests.faults.sender import send_all
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+
+LIMIT_S = 240
+EACH = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One place to die at: before or after the `number`-th call of a function."""
+
+    title: str
+    at: str
+    when: str
+    number: int = 1
+    parent: bool = False
+    starts_only: bool = False
+    """Dies before it receives: nothing is sent in this life."""
+    expected: dict = field(default_factory=dict)
+
+
+POINTS = (
+    Point(
+        title="in the middle of the first migration",
+        at="sqlalchemy.engine.base:Connection.execute",
+        when="after",
+        number=5,
+        starts_only=True,
+    ),
+    Point(
+        title="before the durable engine has made its tables",
+        at="scp_node.jobs.workflows:launch",
+        when="before",
+        starts_only=True,
+    ),
+    Point(
+        title="with half an object received", at="scp_node.spool.incoming:IncomingFile.write", when="after", number=2
+    ),
+    Point(title="file renamed, no transaction", at="scp_node.spool.store:Spool.adopt", when="after"),
+    Point(title="committed, no Success", at="scp_node.jobs.intake:Filing.accept", when="after"),
+    Point(
+        title="results half written: the child alone",
+        at="scp_node.spool.store:Spool.write_durably",
+        when="after",
+        number=2,
+    ),
+    Point(
+        title="results half written: child and node",
+        at="scp_node.spool.store:Spool.write_durably",
+        when="after",
+        number=2,
+        parent=True,
+    ),
+    Point(title="results written, not committed", at="scp_node.jobs.analysis:AnalysisWork._finish", when="before"),
+    Point(title="during take-over, before", at="scp_node.jobs.workflows:take_over", when="before", starts_only=True),
+    Point(title="during take-over, after", at="scp_node.jobs.workflows:take_over", when="after", starts_only=True),
+    Point(
+        title="the destination answered, not committed",
+        at="scp_node.jobs.delivering:DeliveryWork._remember",
+        when="before",
+    ),
+    Point(
+        title="the answer committed, the next object not sent",
+        at="scp_node.jobs.delivering:DeliveryWork._remember",
+        when="after",
+    ),
+    Point(title="all sent, the delivery not final", at="scp_node.jobs.delivering:DeliveryWork._finish", when="before"),
+)
+
+
+@dataclass
+class Chain:
+    """All lives, and what is known of them at the end."""
+
+    installation: Installation
+    folder: Path
+    kills: list[Kill] = field(default_factory=list)
+    is_final: bool = False
+
+    def live(self, number: int, point: Point) -> None:
+        """Start a node with one fault, send it something, wait until it is dead."""
+        marker = self.folder / f"struck-{number}"
+        module, name = point.at.split(":")
+        fault = {
+            "module": module,
+            "name": name,
+            "when": point.when,
+            "number": point.number,
+            "parent": point.parent,
+            "marker": str(marker),
+        }
+        node = self.installation.node
+        healthy = node.variables
+        root = Path(__file__).parents[2]
+        node.variables = {
+            **healthy,
+            "FAULT_AT": json.dumps(fault),
+            "PYTHONPATH": os.pathsep.join([str(root / "tests" / "faults" / "injected"), str(root)]),
+        }
+        sending = self._sending(number, point)
+        try:
+            node.start()
+            sending.start()
+            wait_until(marker.exists, LIMIT_S, f"{point.title}: the strike")
+            if point.at.endswith("write_durably") and not point.parent:
+                # Only the child died. The node lives on, with another child; then it dies too.
+                wait_until(lambda: len(node.log.read_text().split("child ended")) > 1, LIMIT_S, "the child's end")
+                node.kill()
+            node.wait(LIMIT_S)
+            self.kills.append(Kill(at=float(marker.read_text()), victim="serve"))
+        finally:
+            node.variables = healthy
+        self._left.append(sending)
+
+    def _sending(self, number: int, point: Point) -> threading.Thread:
+        files = self.folder / f"radiographs-{number}"
+        files.mkdir()
+        if not point.starts_only:
+            point.expected.update(radiographs.write(files, EACH, seed=1000 + number))
+        return threading.Thread(
+            target=send_all,
+            args=(sorted(files.glob("*.dcm")),),
+            kwargs={
+                "address": ("127.0.0.1", self.installation.port),
+                "called": "SCP_NODE",
+                "calling": f"MODALITY{number}",
+                "record": self._record,
+                "pause_s": 0.0,
+                "seed": number,
+            },
+            daemon=True,
+        )
+
+    def finish(self) -> None:
+        """Start the last node, without a fault, and wait for everything."""
+        self.installation.node.start()
+        for sending in self._left:
+            sending.join(LIMIT_S)
+        self.is_final = self.installation.wait_final(sum(len(point.expected) for point in POINTS), 60.0)
+        assert self.installation.node.terminate() == 0
+
+    def __post_init__(self) -> None:
+        self._left: list[threading.Thread] = []
+        self._record = Record(self.installation.record("sender"))
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory, random_checkpoints):
+    """All lives, one after the other."""
+    folder = tmp_path_factory.mktemp("crash-points")
+    installation = Installation(folder, checkpoints=random_checkpoints)
+    peers = [
+        RecordingPacs(installation.record(name), name.upper()).start(installation.settings.destinations[number].port)
+        for number, name in enumerate(DESTINATIONS)
+    ]
+    lives = Chain(installation, folder)
+    try:
+        for number, point in enumerate(POINTS):
+            lives.live(number, point)
+        lives.finish()
+        yield lives
+    finally:
+        installation.stop()
+        for peer in peers:
+            peer.shutdown()
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.title)
+def test_the_contract_holds_after_a_kill(chain, point):
+    """What was acknowledged in this life is final and complete at both destinations, once but for the window."""
+    drawn = balance(
+        point.expected,
+        answers=[answer for answer in read(chain.installation.record("sender")) if answer["uid"] in point.expected],
+        instances=[one for one in chain.installation.instances() if one.sop_instance_uid in point.expected],
+        results=chain.installation.results(),
+        stored={
+            name: [
+                row
+                for row in read(chain.installation.record(name))
+                if not point.expected or set(row["references"]) & set(point.expected)
+            ]
+            for name in DESTINATIONS
+        },
+        kills=chain.kills,
+    )
+    assert drawn.holds, "\n".join(drawn.lines())
+
+
+def test_nothing_incoming_is_left_and_every_life_was_struck(chain):
+    assert len(chain.kills) == len(POINTS)
+    assert chain.is_final
