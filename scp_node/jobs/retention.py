@@ -22,7 +22,8 @@ _AT_ONCE = 200
 _BATCHES = 25
 """In one run; the next one goes on."""
 _JOB_HISTORY_S = _DAY_S
-"""Finished jobs of the durable engine are of no use after that; before, they help to find out what went wrong."""
+"""Finished jobs of the durable engine are of no use after that; before, they help to find out what went wrong. Where
+instances are kept for less, their jobs go with them."""
 _ORPHAN_S = _DAY_S
 """Longer than any object takes to arrive, and any result from its file to its row."""
 _CHUNK = 500
@@ -74,8 +75,9 @@ class Retention:
     def forget_jobs(self) -> int:
         """Remove finished jobs of the durable engine from its tables; return how many."""
         gone = 0
+        history_s = min(_JOB_HISTORY_S, self._settings.retention_days * _DAY_S)
         for _ in range(_BATCHES):
-            some = self._jobs.forget_finished(self._clock() - _JOB_HISTORY_S, limit=_CHUNK)
+            some = self._jobs.forget_finished(self._clock() - history_s, limit=_CHUNK)
             gone += some
             if some < _CHUNK or self._stop.is_set():
                 break
