@@ -51,8 +51,8 @@ def check(
 ) -> None:
     """Compare a compressed frame with the data set, and look whether it is complete.
 
-    JPEG and RLE: everything is there that the pixels need, and nothing else. JPEG-LS and JPEG 2000: headers, lengths and
-    end; the rest is their decoders' to find.
+    JPEG and RLE: everything is there that the pixels need, and nothing else. JPEG-LS and JPEG 2000: headers, lengths
+    and end; the rest is their decoders' to find.
 
     Parameters
     ----------

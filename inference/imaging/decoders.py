@@ -1,19 +1,18 @@
-"""The one decoder of each transfer syntax, as a plugin of pydicom where pydicom has none; checks nothing beforehand.
+"""The one decoder of each transfer syntax; what can be checked beforehand has been.
 
 Where pydicom may choose, it falls through from a decoder that refuses a damaged stream to one that returns noise.
 """
 
 import contextlib
-import io
-from collections.abc import Mapping
-from types import MappingProxyType
+import logging
+from collections.abc import Iterator
 from typing import Any
 
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import DecodeRunner
+from pydicom import Dataset
+from pydicom.pixels import convert_color_space, get_decoder
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -56,62 +55,85 @@ TRANSFER_SYNTAXES: tuple[tuple[str, str], ...] = (
     (HTJ2K, _OWN),
     (RLELossless, "pydicom"),
 )
-"""Each transfer syntax with the plugin of pydicom that decodes it; empty where nothing is compressed."""
+"""Each transfer syntax with its decoder: imagecodecs, or the plugin of pydicom; empty where nothing is compressed."""
 
 _JPEG = frozenset({JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1})
-
-# The two names that pydicom asks of a module of plugins
-DECODER_DEPENDENCIES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {uid: ("numpy", "imagecodecs") for uid, plugin in TRANSFER_SYNTAXES if plugin == _OWN}
-)
-
-
-def is_available(_uid: str) -> bool:
-    """Tell pydicom that what this module needs is installed: it could not be imported otherwise."""
-    return True
 
 
 def available_transfer_syntaxes() -> tuple[str, ...]:
     """Return the transfer syntaxes of `TRANSFER_SYNTAXES` whose decoder is installed, uncompressed first."""
     return tuple(
-        str(uid) for uid, plugin in TRANSFER_SYNTAXES if not plugin or plugin in get_decoder(UID(uid)).available_plugins
+        str(uid)
+        for uid, decoder in TRANSFER_SYNTAXES
+        if decoder in ("", _OWN) or decoder in get_decoder(UID(uid)).available_plugins
     )
 
 
-def decode_frame(frame: bytes, runner: DecodeRunner) -> bytearray:
-    """Decode a frame for pydicom; called by it only.
+def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str) -> NDArray[Any]:
+    """Decode the one frame of a data set whose transfer syntax is in `TRANSFER_SYNTAXES`.
+
+    Parameters
+    ----------
+    frame
+        Its fragments joined; empty for native Pixel Data.
+
+    Returns
+    -------
+    (rows, columns) of the words as they are stored, or (rows, columns, 3) red, green, blue
 
     Raises
     ------
     CodestreamError
         The decoder found the frame damaged.
+    Exception
+        Anything else that a decoder of foreign bytes comes to raise.
     """
-    decoded = _decode_jpeg(frame) if runner.transfer_syntax in _JPEG else _decode_jpeg2000(frame)
-    runner.set_option("bits_allocated", 8 * decoded.dtype.itemsize)
-    if decoded.ndim > 2:
-        runner.set_option("planar_configuration", 0)
-        if str(runner.photometric_interpretation) in ("YBR_ICT", "YBR_RCT"):  # the decoder has undone these
-            runner.set_option("photometric_interpretation", "RGB")
-    return bytearray(decoded.astype(decoded.dtype.newbyteorder("<"), copy=False).tobytes())
-
-
-def _decode_jpeg(frame: bytes) -> NDArray[Any]:
-    return np.asarray(imagecodecs.jpeg8_decode(frame))
+    uid = UID(transfer_syntax_uid)
+    decoder = dict(TRANSFER_SYNTAXES)[uid]
+    if decoder != _OWN:
+        decoded, _ = get_decoder(uid).as_array(
+            dataset,
+            index=0,
+            raw=dataset.SamplesPerPixel == 1,
+            decoding_plugin=decoder,
+            number_of_frames=1,
+            # the caller's, for any High Bit
+            correct_unused_bits=False,
+        )
+        return np.asarray(decoded)
+    decoded = np.asarray(imagecodecs.jpeg8_decode(frame) if uid in _JPEG else _decode_jpeg2000(frame))
+    # JPEG 2000 undoes its own colour transforms; YBR_FULL is the data set's matter.
+    if decoded.ndim > 2 and str(dataset.PhotometricInterpretation).startswith("YBR_FULL"):
+        decoded = convert_color_space(decoded, "YBR_FULL", "RGB")
+    return np.asarray(decoded.astype(f"{decoded.dtype.kind}{dataset.BitsAllocated // 8}", copy=False))
 
 
 def _decode_jpeg2000(frame: bytes) -> NDArray[Any]:
-    report = io.StringIO()
-    # Its warnings go to standard error and nowhere else. One thread: they must come from this one.
-    with contextlib.redirect_stderr(report):
+    with _warnings_of_decoder() as report:
+        # One thread: the warnings must come from this one.
         decoded = imagecodecs.jpeg2k_decode(ask_for_termination_check(frame), verbose=2, numthreads=1)
-    read_termination_check(report.getvalue())
+    read_termination_check("\n".join(report))
     return np.asarray(decoded)
 
 
-def _register() -> None:
-    for uid, plugin in TRANSFER_SYNTAXES:
-        if plugin == _OWN and _OWN not in get_decoder(UID(uid)).available_plugins:
-            get_decoder(UID(uid)).add_plugin(_OWN, (__name__, decode_frame.__name__))
+@contextlib.contextmanager
+def _warnings_of_decoder() -> Iterator[list[str]]:
+    """Collect what imagecodecs logs, whatever the process has done to logging: it tells of damage in no other way."""
+    messages: list[str] = []
 
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(record.getMessage())
 
-_register()
+    logger, collector = logging.getLogger("imagecodecs"), Collector()
+    before = (logger.level, logger.propagate, logger.disabled, logging.root.manager.disable)
+    logger.addHandler(collector)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = logger.disabled = False
+    logging.disable(logging.NOTSET)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(collector)
+        logger.level, logger.propagate, logger.disabled, disabled = before
+        logging.disable(disabled)

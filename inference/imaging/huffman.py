@@ -1,8 +1,8 @@
 """Counts the codes in the Huffman-coded scans of a JPEG stream: are they as many as its pixels need? Decodes nothing.
 
 Every JPEG decoder at hand fills up what a damaged scan lacks and says nothing. What a scan must hold follows from its
-headers: each interval ends within the byte of its last code (ITU-T T.81 F.1.2.3, H.1.2). A damaged length of a code puts
-all later ones out of step, and the count or the end does not fit any more.
+headers: each interval ends within the byte of its last code (ITU-T T.81 F.1.2.3, H.1.2). A damaged length of a code
+puts all later ones out of step, and the count or the end does not fit any more.
 """
 
 import re
@@ -203,7 +203,8 @@ def _check_scan(scan: bytes, plan: Sequence[tuple[_Table, _Table | None]], units
     expected = -(-units // restart_interval) if restart_interval else 1
     if len(intervals) != expected:
         raise CodestreamError(
-            f"the compressed frame is damaged: {len(intervals)} restart intervals of JPEG, its pixels ask for {expected}"
+            f"the compressed frame is damaged: {len(intervals)} restart intervals of JPEG, "
+            f"its pixels ask for {expected}"
         )
     walk = _Walk(b"".join(intervals), plan)
     start = 0

@@ -88,8 +88,8 @@ def _walk_tile_parts(content: bytes) -> None:
 def ask_for_termination_check(frame: bytes) -> bytes:
     """Return the codestream with the mark by which OpenJPEG reports where each code-block ended.
 
-    The mark (A.6.1, predictable termination) changes no pixel. Where the block coder is another one (High-Throughput, or
-    with bypass), the report would mean nothing and the mark is left out.
+    The mark (A.6.1, predictable termination) changes no pixel. Where the block coder is another one (High-Throughput,
+    or with bypass), the report would mean nothing and the mark is left out.
     """
     marked = bytearray(codestream(frame))
     for marker, position in _main_header_segments(bytes(marked)):

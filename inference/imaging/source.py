@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset, read_partial
-from pydicom.pixels import get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from inference.errors import CodestreamError, SourceError, UnsupportedPixelsError
 from inference.imaging.attributes import integer, word
 from inference.imaging.codestream import check
-from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
+from inference.imaging.decoders import available_transfer_syntaxes, decode
 from inference.imaging.picture import MAXIMUM_PIXELS, grey_of, read_picture
 from inference.records import FileFormat, SourceHeader, SourceImage
 
@@ -156,26 +155,18 @@ def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
     if problem := unsupported_pixels(dataset):
         raise UnsupportedPixelsError(name, problem)
     uid = UID(dataset.file_meta.get("TransferSyntaxUID", ExplicitVRLittleEndian))
-    plugin = dict(TRANSFER_SYNTAXES).get(uid)
-    if plugin is None or uid not in available_transfer_syntaxes():
+    if uid not in available_transfer_syntaxes():
         raise SourceError(name, f"no decoder for transfer syntax {uid.name if uid.is_valid else 'of an invalid UID'}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if plugin:
+            frame = b""
+            if uid.is_encapsulated:
                 frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
                 check(frame, uid, rows=rows, columns=columns, samples=samples, bits_allocated=allocated)
             else:
                 _check_length(name, dataset, rows * columns * samples * allocated // 8)
-            decoded, _ = get_decoder(uid).as_array(
-                dataset,
-                index=0,
-                raw=samples == 1,
-                decoding_plugin=plugin,
-                number_of_frames=1,
-                # done below, for any High Bit
-                correct_unused_bits=False,
-            )
+            decoded = decode(dataset, frame, uid)
     except CodestreamError as error:
         raise SourceError(name, str(error)) from error
     except SourceError:

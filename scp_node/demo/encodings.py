@@ -151,7 +151,7 @@ def _encode_with_openjpeg(dataset: FileDataset, transfer_syntax_uid: str) -> Non
         numthreads=1,
         **options,
     )
-    _put_frame(dataset, frame, transfer_syntax_uid)
+    _put_frame(dataset, bytes(frame), transfer_syntax_uid)
     if dataset.SamplesPerPixel == 3:
         dataset.PhotometricInterpretation = "YBR_RCT" if options["reversible"] else "YBR_ICT"
 

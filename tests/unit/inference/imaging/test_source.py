@@ -25,8 +25,7 @@ from pydicom.uid import (
 )
 
 from inference.errors import SourceError, UnsupportedPixelsError
-from inference.imaging import source
-from inference.imaging import decoders
+from inference.imaging import decoders, source
 from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
 from inference.imaging.source import read_header, read_pixels
 from inference.records import FileFormat
