@@ -60,6 +60,11 @@ COMMANDS: tuple[Command, ...] = (
         name="jobs", module="scp_node.cli.jobs", summary="list, show, retry, cancel, export and purge what was received"
     ),
     Command(name="audit", module="scp_node.cli.audit", summary="show what happened to an instance, check the record"),
+    Command(
+        name="destinations",
+        module="scp_node.cli.destinations",
+        summary="how each destination does; resume what waits",
+    ),
     Command(name="models", module="scp_node.cli.models", summary="list the models and check their weights"),
     Command(name="config", module="scp_node.cli.config", summary="check, show or write the configuration"),
     Command(name="doctor", module="scp_node.cli.doctor", summary="check everything the node depends on"),
