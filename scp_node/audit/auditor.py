@@ -34,17 +34,20 @@ class Auditor:
     ----------
     user
         Who started this process.
+
+    Attributes
+    ----------
     feed
-        Where messages about instances come from; None: this process has none.
+        Where messages about instances come from, set before `start`; None: this process has none.
     """
 
-    def __init__(self, settings: NodeSettings, *, user: str, feed: Feed | None = None) -> None:
+    def __init__(self, settings: NodeSettings, *, user: str) -> None:
         audit = settings.audit
         self.trail = open_trail(settings)
         self._node = Node(ae_title=settings.receiver.ae_title)
         self._source = source_of(settings)
         self._user = user
-        self._feed = feed
+        self.feed: Feed | None = None
         self._events: queue.SimpleQueue[SecurityEvent | None] = queue.SimpleQueue()
         self._waiting: deque[Message] = deque(maxlen=_WAITING)
         self._forwarding = Forwarding(self.trail, audit.syslog) if audit.syslog.transport != "off" else None
@@ -115,11 +118,11 @@ class Auditor:
         if self._waiting:
             self._write(list(self._waiting))
             self._waiting.clear()
-        if self._feed is not None:
+        if self.feed is not None:
             is_more = True
             while is_more:
                 with self.trail.writing() as writer:
-                    is_more = self._feed(writer) > 0
+                    is_more = self.feed(writer) > 0
                 self._wake()
         if is_last_round:
             self._write([self._node.activity(datetime.now(UTC), is_start=False, user=self._user)])

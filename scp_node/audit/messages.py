@@ -7,7 +7,7 @@ from enum import IntEnum, StrEnum
 from ipaddress import ip_address
 from xml.etree import ElementTree as Xml
 
-from scp_node.telemetry.logs import escape
+from scp_node.telemetry.escape import escape
 
 MAXIMUM_BYTES = 32768
 """Longest message that every collector has to take (PS3.15 A.6)."""

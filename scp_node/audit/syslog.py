@@ -14,7 +14,7 @@ from typing import Protocol
 
 from config.audit import SyslogSettings
 from scp_node.security.contexts import collector_context
-from scp_node.telemetry.logs import escape
+from scp_node.telemetry.escape import escape
 
 _PRIORITY = 10 * 8 + 5
 """Facility 10, security and authorization; severity 5, notice (PS3.15 A.6.2)."""

@@ -9,8 +9,11 @@ import sqlalchemy as sa
 
 from config.settings import NodeSettings
 from inference.errors import InferenceError
+from scp_node.audit.auditor import Auditor
+from scp_node.audit.trail import AuditError
 from scp_node.errors import DatabaseError, StartError
 from scp_node.jobs import database, queues
+from scp_node.jobs.auditing import open_auditor
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.receiving import Receiving
@@ -94,7 +97,7 @@ class Node:
             except sa.exc.DBAPIError as error:
                 reason = str(error.orig).strip().partition("\n")[0]
                 raise StartError(f"the database cannot be used: {reason}") from error
-            except (OSError, InferenceError, DatabaseError) as error:
+            except (OSError, InferenceError, DatabaseError, AuditError) as error:
                 raise StartError(str(error)) from error
             self._running = started.pop_all()
 
@@ -146,6 +149,11 @@ class Node:
         queues.migrate(settings.database.url)
         jobs = Jobs(engine)
         started.callback(jobs.close)
+        auditor: Auditor | None = None
+        if settings.audit.enabled:
+            auditor = open_auditor(settings, engine, spool)
+            auditor.start()
+            started.callback(auditor.stop)
         shared = Shared(
             settings=settings,
             engine=engine,
@@ -153,6 +161,7 @@ class Node:
             spool=spool,
             receiver_port=self._receiver_port,
             analyser=self._analyser,
+            sink=auditor.tell if auditor else None,
         )
         parts: dict[Role, Part] = {}
         for role in self.roles:

@@ -31,6 +31,7 @@ class Receiving:
                 class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
             ),
             port=shared.receiver_port,
+            sink=shared.sink,
         )
 
     @property

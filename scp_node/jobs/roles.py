@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from config.settings import NodeSettings
 from scp_node.errors import StartError
 from scp_node.jobs.queues import Jobs
+from scp_node.security.events import Sink
 from scp_node.spool.store import Spool
 
 
@@ -37,6 +38,8 @@ class Shared:
         Listen here instead of on ``settings.receiver.port``; 0 lets the operating system choose.
     analyser
         ``module:function`` that the children load, see `scp_node.jobs.children.ChildPool`.
+    sink
+        Takes security events; None: no audit trail is kept.
     """
 
     settings: NodeSettings
@@ -45,6 +48,7 @@ class Shared:
     spool: Spool
     receiver_port: int | None
     analyser: str
+    sink: Sink | None = None
 
 
 class Part(Protocol):

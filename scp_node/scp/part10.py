@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -67,6 +68,25 @@ def file_header(
     return bytes(128) + b"DICM" + group_length + meta
 
 
+def head_elements(head: bytes, transfer_syntax_uid: str) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and value of the elements that a Data Set begins with, see `elements`; the last may be cut short.
+
+    Raises
+    ------
+    StoreError
+        It is not encoded like this.
+    """
+    syntax = UID(transfer_syntax_uid)
+    if syntax.is_deflated:
+        try:
+            # PS3.5 A.5: raw deflate, no zlib header. The limit makes a bomb harmless.
+            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _INFLATED_BYTES)
+        except zlib.error as error:
+            raise DataSetError("Data Set is not deflated") from error
+    encoding = Encoding(is_implicit_vr=syntax == ImplicitVRLittleEndian, is_little_endian=bool(syntax.is_little_endian))
+    yield from elements(head, encoding)
+
+
 class Identity(NamedTuple):
     """Who a Data Set says it is; the study is empty when it is not named in the first bytes, or by no UID."""
 
@@ -92,17 +112,9 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
     DataSetMismatchError
         One of the two is not there.
     """
-    syntax = UID(transfer_syntax_uid)
-    if syntax.is_deflated:
-        try:
-            # PS3.5 A.5: raw deflate, no zlib header. The limit makes a bomb harmless.
-            head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(head, _INFLATED_BYTES)
-        except zlib.error as error:
-            raise DataSetError("Data Set is not deflated") from error
-    encoding = Encoding(is_implicit_vr=syntax == ImplicitVRLittleEndian, is_little_endian=bool(syntax.is_little_endian))
     found: dict[int, str] = {}
     try:
-        for tag, value in elements(head, encoding):
+        for tag, value in head_elements(head, transfer_syntax_uid):
             if tag > _STUDY_INSTANCE_UID:
                 break
             if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID):
