@@ -16,6 +16,7 @@ from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, predictions_table, write_json
 from scp_node.errors import ResultError
 from scp_node.telemetry import logs
+from scp_node.telemetry.escape import escape
 
 if TYPE_CHECKING:
     from config.results import ResultSettings
@@ -191,7 +192,7 @@ def _judge(engine: "Engine", file: Path) -> Judged:
 
 def _say(file: Path, detail: str) -> None:
     """One sentence about one file, on standard error."""
-    sys.stderr.write(f"scp-node: {logs.escape(f'{file}: {detail}')}\n")
+    sys.stderr.write(f"scp-node: {escape(f'{file}: {detail}')}\n")
 
 
 def _show(analysis: Analysis, file: Path) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from scp_node.cli.options import EXIT_CODES, add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, predictions_table, size, table
 from scp_node.telemetry import logs
+from scp_node.telemetry.escape import escape
 
 if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
@@ -93,7 +94,7 @@ def _progress(screen: Console) -> "Iterator[Progress]":
         nonlocal shown
         if text != shown:
             shown = text
-            sys.stderr.write(f"{time.monotonic() - started:6.1f} s  {logs.escape(text)}\n")
+            sys.stderr.write(f"{time.monotonic() - started:6.1f} s  {escape(text)}\n")
             sys.stderr.flush()
 
     if not screen.is_terminal:

@@ -12,6 +12,7 @@ from config.load import ConfigError
 from config.settings import NodeSettings
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
+from scp_node.telemetry.escape import escape
 
 if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from scp_node.delivery.catalog import echo
 
     outcome = echo(destination, settings.receiver.ae_title)
-    line = logs.escape(f"{args.destination}: {outcome.detail} ({outcome.duration_s * 1000:.0f} ms)")
+    line = escape(f"{args.destination}: {outcome.detail} ({outcome.duration_s * 1000:.0f} ms)")
     if not outcome.is_reachable:
         sys.stderr.write(f"scp-node: {line}\n")
         return 1

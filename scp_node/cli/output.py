@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from scp_node.telemetry.logs import escape
+from scp_node.telemetry.escape import escape
 
 
 def console() -> Console:

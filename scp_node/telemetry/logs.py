@@ -15,12 +15,12 @@ from types import TracebackType
 from typing import TextIO
 
 import structlog
-from pydicom.uid import UID
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from config.settings import LoggingSettings
 from inference.errors import InferenceError
 from scp_node.errors import NodeError
+from scp_node.telemetry.escape import escape
 
 WITHHELD = "[withheld]"
 
@@ -151,7 +151,7 @@ def without_patient_data(_logger: WrappedLogger, _method: str, event: EventDict)
 
 
 def _is_dicom(value: object) -> bool:
-    if isinstance(value, UID):
+    if type(value).__qualname__ == "UID":  # of pydicom, which takes half a second to import
         return False
     if isinstance(value, list | tuple | set):
         return any(_is_dicom(item) for item in value)
@@ -182,13 +182,6 @@ def _describe(error: BaseException) -> str:
 def escaped(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Escape control characters in every key and string: nothing from the network can start a line or move a cursor."""
     return {escape(str(key)): _escape_value(value) for key, value in event.items()}
-
-
-def escape(text: str) -> str:
-    r"""Return ``text`` with everything that is not printable as ``\xNN`` or ``\uNNNN``."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _escape_value(value: object) -> object:
