@@ -18,7 +18,7 @@ _BEFORE_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """One SIGKILL: when, and whom it hit (``serve``, ``child``, or a destination's name)."""
+    """One SIGKILL: when, and whom it hit (``child``, a destination, or a process of the node)."""
 
     at: float
     victim: str
@@ -132,8 +132,9 @@ def balance(
     for name, rows in stored.items():
         drawn.delivered[name] = sum(_is_complete(found) for found in arrived[name].values())
         drawn.objects[name] = len({row["uid"] for row in rows})
-        # A child has no part in deliveries, nor has another destination: their ends explain nothing here.
-        _duplicates(drawn, name, rows, [kill for kill in kills if kill.victim in ("serve", name)])
+        # Neither a child nor another destination has a part in this delivery: their ends explain nothing here.
+        others = {"child", *stored} - {name}
+        _duplicates(drawn, name, rows, [kill for kill in kills if kill.victim not in others])
     _sameness(drawn, stored, results, set(expected))
     return drawn
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ from tests.faults.processes import Program, free_port, python, scp_node, wait_un
 
 DESTINATIONS = ("first", "second")
 
+ONE_PROCESS = {"serve": ("serve",)}
+SHARED = {
+    "receiver": ("serve", "--role", "receiver"),
+    "worker-1": ("serve", "--role", "worker"),
+    "worker-2": ("serve", "--role", "worker"),
+}
+"""Processes of a node: their names, and what `scp-node` is started with."""
+
 
 class Installation:
     """Programs of one run and what they leave behind.
@@ -27,6 +35,8 @@ class Installation:
         ``sqlite`` or ``postgresql``; the latter is a cluster of this run's own.
     checkpoints
         Folder of the models; None: those shipped with the node.
+    processes
+        One that does everything, or several that share database and spool.
     settings
         Further sections of the configuration, over those chosen here.
     """
@@ -38,6 +48,7 @@ class Installation:
         database: str = "sqlite",
         checkpoints: Path | None = None,
         models: Sequence[str] = ("resnet18",),
+        processes: Mapping[str, Sequence[str]] = ONE_PROCESS,
         destinations: Sequence[str] = DESTINATIONS,
         settings: dict[str, Any] | None = None,
     ) -> None:
@@ -80,7 +91,10 @@ class Installation:
             sections[section] = {**present, **values} if isinstance(present, dict) else values
         self.variables = dict(_variables("SCP_NODE", sections))
         self.settings: NodeSettings = load(None, self.variables)
-        self.node = Program("serve", scp_node("serve"), folder / "node.log", self.variables)
+        self.nodes = {
+            name: Program(name, scp_node(*arguments), folder / f"{name}.log", self.variables)
+            for name, arguments in processes.items()
+        }
         self.destinations = {
             name: Program(
                 name,
@@ -92,6 +106,23 @@ class Installation:
             )
             for name in destinations
         }
+
+    @property
+    def node(self) -> Program:
+        """The process that receives: the only one, or the first of several."""
+        return next(iter(self.nodes.values()))
+
+    def start_nodes(self) -> None:
+        """Start every process of the node, one after the other as its database wants it."""
+        for program in self.nodes.values():
+            program.start()
+        self.wait_receiving()
+
+    def stop_nodes(self) -> None:
+        """Ask every process of the node to stop; RuntimeError when one does not in order."""
+        for program in self.nodes.values():
+            if (status := program.terminate()) != 0:
+                raise RuntimeError(f"{program.name} stopped with {status}: {program.log.read_text()[-3000:]}")
 
     def record(self, name: str) -> Path:
         """Return the file of what a destination, or the sender, swears to."""
@@ -154,7 +185,7 @@ class Installation:
 
     def stop(self) -> None:
         """End whatever still runs."""
-        for program in (self.node, *self.destinations.values()):
+        for program in (*self.nodes.values(), *self.destinations.values()):
             if program.is_alive:
                 program.kill()
         if self.cluster is not None and self.cluster.program.is_alive:

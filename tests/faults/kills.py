@@ -2,11 +2,12 @@
 
     python -m tests.faults.kills [--database sqlite|postgresql] [--instances 300] [--kills 20] [--runs 1] [--seed N]
 
-Runs a real node (`scp-node serve`), two destinations and a sender as processes of their own. One destination is down
-until half of the kills are done. Each kill is a SIGKILL of the node, of one of its inference children, of the node with
-all of them, or of a destination; what died is started again after a moment, as a supervisor would. Exit code 0 only if
-every instance was acknowledged, nothing is lost or stuck, each ended in the state it must end in, and each object that
-a destination got twice is explained by a kill between its answer and the node's commit.
+Runs a real node (`scp-node serve`; with `--shared` one receiver and two workers), two destinations and a sender as
+processes of their own. One destination is down until half of the kills are done. Each kill is a SIGKILL of a process of
+the node, of all of them, of an inference child, or of a destination; what died is started again after a moment, as a
+supervisor would. Exit code 0 only if every instance was acknowledged, nothing is lost or stuck, each ended in the state
+it must end in, and each object that a destination got twice is explained by a kill between its answer and the node's
+commit.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,12 +28,12 @@ import psutil
 
 from tests.faults import radiographs
 from tests.faults.account import Balance, Kill, balance
-from tests.faults.installation import DESTINATIONS, Installation
+from tests.faults.installation import DESTINATIONS, ONE_PROCESS, SHARED, Installation
 from tests.faults.processes import Program
 from tests.faults.records import read
 
-VICTIMS = {"serve": 8, "child": 6, "all": 2, "first": 2, "second": 2}
-"""Who dies how often, of twenty: `all` is the node and its children within a moment."""
+VICTIMS = {"node": 8, "child": 6, "all": 2, "first": 2, "second": 2}
+"""Who dies how often, of twenty: `node` is one of its processes, `all` are all of them with their children."""
 
 
 @dataclass(kw_only=True)
@@ -56,6 +57,7 @@ class Run:
     stalled_s: float = 120.0
     checkpoints: Path | None = None
     say: bool = True
+    processes: Mapping[str, Sequence[str]] = field(default_factory=lambda: ONE_PROCESS)
     done: list[Kill] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
     """Programs that ended although nobody killed them; started again all the same."""
@@ -68,22 +70,22 @@ class Run:
         """Send, kill, wait, count."""
         chance = random.Random(self.seed)
         expected = radiographs.write(self.folder / "radiographs", self.instances, seed=self.seed)
-        installation = Installation(self.folder, database=self.database, checkpoints=self.checkpoints)
+        installation = Installation(
+            self.folder, database=self.database, checkpoints=self.checkpoints, processes=self.processes
+        )
         # Sending takes about as long as killing does, so that receiving is hit as well.
         pause_s = 0.8 * self.kills * self.gap_s * 4 / self.instances
         sender = installation.sender(self.folder / "radiographs", pause_s=pause_s, seed=self.seed)
         try:
             installation.destinations["first"].start()
-            installation.node.start()
-            installation.wait_receiving()
+            installation.start_nodes()
             sender.start()
             with self._supervised(installation):
                 self._kill_all(installation, chance, len(expected))
                 sender.wait(3600)
                 is_final = installation.wait_final(len(expected), self.stalled_s)
             self._tell(f"all final: {is_final}")
-            if installation.node.terminate() != 0:
-                raise RuntimeError(f"the node did not stop in order: {installation.node.log.read_text()[-3000:]}")
+            installation.stop_nodes()
             return balance(
                 expected,
                 answers=read(installation.record("sender")),
@@ -104,10 +106,11 @@ class Run:
         def look() -> None:
             while not over.wait(0.5):
                 with self._hands_off:
-                    if not installation.node.is_alive:
-                        self.ended.append("serve")
-                        self._tell(f"serve ended by itself with {installation.node.wait(1)}")
-                        installation.node.start()
+                    for program in installation.nodes.values():
+                        if not program.is_alive:
+                            self.ended.append(program.name)
+                            self._tell(f"{program.name} ended by itself with {program.wait(1)}")
+                            program.start()
 
         supervisor = threading.Thread(target=look)
         supervisor.start()
@@ -134,29 +137,27 @@ class Run:
 
     def _kill(self, installation: Installation, victim: str, chance: random.Random) -> None:
         with self._hands_off:
-            self._kill_and_restart(installation, victim, chance)
-
-    def _kill_and_restart(self, installation: Installation, victim: str, chance: random.Random) -> None:
-        restart_s = chance.uniform(0.0, 1.5)
-        if victim in DESTINATIONS:
-            program: Program = installation.destinations[victim]
-            if not program.is_alive:  # the one that is down
-                victim, program = "serve", installation.node
-        else:
-            program = installation.node
-        children = program.children()
-        if victim == "child" and children:
-            child = chance.choice(children)
-            self._note("child", child.pid)
-            _end(child)
-            return
-        self._note("serve" if victim in ("child", "all") else victim, program.pid)
-        program.kill()
-        if victim == "all":
-            for child in children:
+            if victim in DESTINATIONS and installation.destinations[victim].is_alive:
+                self._kill_and_restart([installation.destinations[victim]], chance)
+                return
+            nodes = list(installation.nodes.values())
+            children = [child for node in nodes for child in node.children()]
+            if victim == "child" and children:
+                child = chance.choice(children)
+                self._note("child", child.pid)
                 _end(child)
-        time.sleep(restart_s)
-        program.start()
+                return
+            # A destination that is down cannot be killed, nor a child that is not there: a node in their place.
+            # Children of a killed node die with it, at the kernel's hand.
+            self._kill_and_restart(nodes if victim == "all" else [chance.choice(nodes)], chance)
+
+    def _kill_and_restart(self, programs: Sequence[Program], chance: random.Random) -> None:
+        for program in programs:
+            self._note(program.name, program.pid)
+            program.kill()
+        time.sleep(chance.uniform(0.0, 1.5))
+        for program in programs:
+            program.start()
 
     def _note(self, victim: str, pid: int) -> None:
         self.done.append(Kill(at=time.time(), victim=victim))
@@ -178,6 +179,7 @@ def main() -> int:
     parser.add_argument("--instances", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--shared", action="store_true", help="one receiver and two workers instead of one process")
     parser.add_argument("--gap", type=float, default=6.0, help="mean time between kills, seconds")
     parser.add_argument("--seed", type=int, help="of the first run; the others count up")
     parser.add_argument("--keep", type=Path, help="run in this folder and keep it")
@@ -195,6 +197,7 @@ def main() -> int:
             instances=arguments.instances,
             kills=arguments.kills,
             gap_s=arguments.gap,
+            processes=SHARED if arguments.shared else ONE_PROCESS,
         )
         started = time.monotonic()
         drawn = run.run()

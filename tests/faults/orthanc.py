@@ -34,15 +34,13 @@ class Orthanc:
         Where the node listens that it knows as modality ``node``.
     """
 
-    def __init__(
-        self, folder: Path, *, dicom_port: int, http_port: int, node_port: int, ae_title: str = "ORTHANC"
-    ) -> None:
+    def __init__(self, folder: Path, *, dicom_port: int, http_port: int, node_port: int) -> None:
         self.dicom_port, self.http_port = dicom_port, http_port
         settings = {
             "Name": "test",
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
-            "DicomAet": ae_title,
+            "DicomAet": "ORTHANC",
             "DicomPort": self.dicom_port,
             "HttpPort": self.http_port,
             "RemoteAccessAllowed": False,

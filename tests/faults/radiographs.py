@@ -13,11 +13,12 @@ _PICTURES = 8
 """Drawn once each; instances differ by noise of their own, and by their UIDs."""
 
 
-def write(folder: Path, count: int, *, seed: int, rows: int = 256, columns: int = 224) -> dict[str, InstanceState]:
+def write(folder: Path, count: int, *, seed: int, knees: int = 10) -> dict[str, InstanceState]:
     """Write `count` files; return the state that each SOP Instance UID must end in.
 
-    Of ten, one is a knee (not eligible). Three are a real radiograph; two, cut off within their pixels, dead letters.
+    One of `knees` is a knee, not eligible. Three are a real radiograph; two, cut off in their pixels, dead letters.
     """
+    rows, columns = 256, 224
     folder.mkdir(parents=True, exist_ok=True)
     expected: dict[str, InstanceState] = {}
     pictures = [
@@ -31,12 +32,12 @@ def write(folder: Path, count: int, *, seed: int, rows: int = 256, columns: int 
             source.SOPInstanceUID = source.file_meta.MediaStorageSOPInstanceUID = uid("faults", seed, number)
             state = InstanceState.DELIVERED
         else:
-            part = "KNEE" if number % 10 == 9 else "CHEST"
+            part = "KNEE" if number % knees == knees - 1 else "CHEST"
             grain = noise.integers(0, 8, (rows, columns), dtype=np.uint16)
             picture = 4095 - np.minimum(pictures[number % _PICTURES] + grain, 4095)
             source = cr(picture, identity=f"faults-{seed}-{number}", BodyPartExamined=part)
             state = InstanceState.DELIVERED if part == "CHEST" else InstanceState.NOT_ELIGIBLE
-            if number in (17, 31):
+            if number in (16, 30):
                 source.PixelData = source.PixelData[: len(source.PixelData) // 2]
                 state = InstanceState.DEAD_LETTER
         source.save_as(name, enforce_file_format=True)

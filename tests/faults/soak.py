@@ -37,6 +37,8 @@ UNFINISHED = 40
 """Senders wait while more instances are unfinished."""
 PER_ASSOCIATION = 25
 SOURCES = 60
+KNEES = 2
+"""Every second one is no chest, as in the stream of a department."""
 RETENTION_S = 120.0
 
 
@@ -65,7 +67,9 @@ class Soak:
             folder,
             database=database,
             destinations=("first",),
-            settings={"spool": {"retention_days": RETENTION_S / 86400}},
+            settings={
+                "spool": {"retention_days": RETENTION_S / 86400, "dead_letter_retention_days": RETENTION_S / 86400}
+            },
         )
         self._instances = instances
         self._connects = connects
@@ -81,12 +85,11 @@ class Soak:
 
     def run(self, out: Path) -> list[Sample]:
         """Send everything, wait for the end, return the samples; they are written to `out` as they are taken."""
-        radiographs.write(self._files, SOURCES, seed=1)
+        radiographs.write(self._files, SOURCES, seed=1, knees=KNEES)
         installation = self._installation
         installation.destinations["first"].start()
-        installation.node.start()
         try:
-            installation.wait_receiving()
+            installation.start_nodes()
             with out.open("w", newline="") as stream:
                 writer = csv.DictWriter(stream, [field.name for field in fields(Sample)])
                 writer.writeheader()

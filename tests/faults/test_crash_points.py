@@ -73,8 +73,15 @@ POINTS = (
         parent=True,
     ),
     Point(title="results written, not committed", at="scp_node.jobs.analysis:AnalysisWork._finish", when="before"),
-    Point(title="during take-over, before", at="scp_node.jobs.workflows:take_over", when="before", starts_only=True),
-    Point(title="during take-over, after", at="scp_node.jobs.workflows:take_over", when="after", starts_only=True),
+    Point(
+        title="during take-over, before",
+        at="scp_node.jobs.recovery:Recovery.take_over",
+        when="before",
+        starts_only=True,
+    ),
+    Point(
+        title="during take-over, after", at="scp_node.jobs.recovery:Recovery.take_over", when="after", starts_only=True
+    ),
     Point(
         title="the destination answered, not committed",
         at="scp_node.jobs.delivering:DeliveryWork._remember",
