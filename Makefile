@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: help setup demo test lint format system clean
+.PHONY: help setup demo test lint format system clean bench
 
 help: ## list the targets
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -33,6 +33,9 @@ lint: $(DEV) ## ruff, mypy and the import contracts
 	echo "mypy"; $(BIN)/mypy
 	echo "import contracts"
 	report="$$($(BIN)/lint-imports)" || { echo "$$report"; exit 1; }
+
+bench: $(DEV) system ## every stage against its named peer; ARGS="--stage models" for one, --write for docs/performance.md
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 format: $(DEV) ## let ruff put the code in order
 	$(BIN)/ruff format
@@ -58,11 +61,13 @@ QUIET := PYTHONWARNINGS=ignore
 $(RUNTIME): pyproject.toml | $(BIN)/python
 	echo "installing scp-node into $(VENV)"
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e . | $(PROGRESS)
+	echo "compiling the models for this machine"; $(BIN)/scp-node models compile > /dev/null
 	touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
 	echo "installing scp-node and its test tools into $(VENV)"
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
+	echo "compiling the models for this machine"; $(BIN)/scp-node models compile > /dev/null
 	touch $@ $(RUNTIME)
 
 # Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes, several nodes share a
