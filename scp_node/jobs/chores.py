@@ -88,8 +88,9 @@ class Chores:
                 database.insert(connection, chore)
                 .values(name=one.name, **values)
                 .on_conflict_do_update(index_elements=["name"], set_=values, where=sa.and_(is_free, is_due))
+                .returning(chore.c.name)
             )
-            return bool(claimed.rowcount)
+            return claimed.one_or_none() is not None
 
     def _release(self, one: Chore) -> None:
         with database.write(self._engine) as connection:

@@ -27,6 +27,10 @@ class House:
     def __init__(self, engine, jobs, spool, receive):
         self.engine, self.jobs, self.spool, self.receive = engine, jobs, spool, receive
         self.now = time.time()
+        self.schema = "dbos." if engine.dialect.name == "postgresql" else ""
+        columns = ("workflow_uuid", "status", "completed_at")
+        schema = "dbos" if self.schema else None
+        self.jobs_table = sa.table("workflow_status", *map(sa.column, columns), schema=schema)
         self.filing = Filing(engine, jobs, spool, models=("m1",), destinations=("pacs",))
 
     def retention(self, **settings):
@@ -82,8 +86,8 @@ class House:
     def end_job(self, job_id, status="SUCCESS"):
         with database.write(self.engine) as connection:
             connection.execute(
-                sa.text("UPDATE workflow_status SET status = :status, completed_at = :at WHERE workflow_uuid = :id"),
-                {"status": status, "id": job_id, "at": int(self.now * 1000)},
+                sa.update(self.jobs_table).where(self.jobs_table.c.workflow_uuid == job_id),
+                {"status": status, "completed_at": int(self.now * 1000)},
             )
 
     def uids(self):
@@ -92,7 +96,7 @@ class House:
 
     def workflows(self):
         with self.engine.connect() as connection:
-            return connection.exec_driver_sql("SELECT workflow_uuid FROM workflow_status").scalars().all()
+            return connection.execute(sa.select(self.jobs_table.c.workflow_uuid)).scalars().all()
 
     def count(self, table):
         with self.engine.connect() as connection:
@@ -104,6 +108,7 @@ def house(engine, jobs, spool, receive):
     return House(engine, jobs, spool, receive)
 
 
+@pytest.mark.databases
 def test_only_what_is_final_everywhere_goes_and_only_after_its_days(house):
     done = house.add("1.1", "delivered", deliveries=("delivered", "delivered"))
     unfit = house.add("1.2", "not_eligible")
@@ -178,6 +183,7 @@ def test_a_kill_between_any_two_steps_leaves_nothing_for_ever(house, step, monke
     assert [file for file in house.spool.folder.rglob("*") if file.is_file() and file.suffix == ".dcm"] == []
 
 
+@pytest.mark.databases
 def test_the_same_object_sent_again_is_a_new_instance_with_a_job_of_its_own(house):
     house.add("1.1", "delivered")
     house.now += 11 * DAY_S
@@ -218,6 +224,7 @@ def test_a_file_that_a_conflict_names_too_outlives_the_instance(house):
     assert not remover.remove_conflict("1.1", aside.sha256, Removal.PURGE)
 
 
+@pytest.mark.databases
 def test_finished_jobs_are_forgotten_after_a_day_and_others_are_not(house):
     for number, status in enumerate(["SUCCESS", "ERROR", "CANCELLED", "ENQUEUED", "PENDING", "DELAYED"]):
         uid = f"1.{number}"
@@ -227,14 +234,18 @@ def test_finished_jobs_are_forgotten_after_a_day_and_others_are_not(house):
             house.end_job(job_id, status)
         if status in ("PENDING", "DELAYED"):
             with database.write(house.engine) as connection:
-                connection.exec_driver_sql("UPDATE workflow_status SET completed_at = NULL WHERE status = ?", (status,))
+                connection.execute(
+                    sa.update(house.jobs_table)
+                    .where(house.jobs_table.c.workflow_uuid == job_id)
+                    .values(completed_at=None)
+                )
     assert house.retention().forget_jobs() == 0
     house.now += 2 * DAY_S
     assert house.retention().forget_jobs() == 3
     assert sorted(job.split(":")[2] for job in house.workflows()) == ["1.3", "1.4", "1.5"]
     with house.engine.connect() as connection:
         for table in ("workflow_input", "workflow_output", "operation_outputs"):
-            left = connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()  # noqa: S608 - three constants
+            left = connection.exec_driver_sql(f"SELECT count(*) FROM {house.schema}{table}").scalar_one()  # noqa: S608 - three constants
             assert left <= 3, table
 
 
@@ -243,6 +254,7 @@ def _age(path, days):
     os.utime(path, (past, past))
 
 
+@pytest.mark.databases
 def test_files_that_no_row_names_go_after_a_day_and_named_ones_never(house):
     kept = house.add("1.1", "delivered")
     orphan = house.receive("1.2", b"never acknowledged")
@@ -284,6 +296,7 @@ def test_an_object_whose_leftover_is_swept_at_that_moment_is_refused_and_not_los
     assert house.filing.accept(house.receive("1.1", b"pixels")) is Intake.FILED
 
 
+@pytest.mark.databases
 def test_one_process_at_a_time_does_a_chore_and_its_turn_counts_for_all(engine):
     begun, leave, runs = threading.Event(), threading.Event(), []
 
