@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from scp_node.scp.handlers import Reception
 from scp_node.scp.messages import MAXIMUM_COMMAND_BYTES, Command, CommandError, CommandField, parse_command
+from scp_node.scp.notices import Gathering
 
-Begin = Callable[[Command, int], Reception]
-"""Opens the reception of a C-STORE in the presentation context with this id; CommandError when it was not accepted."""
+Begin = Callable[[Command, int], Reception | Gathering]
+"""Opens the reception of a C-STORE or an N-EVENT-REPORT in the presentation context with this id; CommandError when
+that was not accepted."""
 
 
 def split_fragments(body: memoryview) -> list[tuple[int, memoryview]]:
@@ -38,15 +40,16 @@ class Assembler:
         self._begin = begin
         self._context_id: int | None = None
         self._command = bytearray()
-        self._reception: Reception | None = None
+        self._reception: Reception | Gathering | None = None
 
     @property
     def is_receiving(self) -> bool:
         """Whether a message has begun and not ended."""
         return self._context_id is not None
 
-    def receive(self, context_id: int, fragment: memoryview) -> Command | Reception | None:
-        """Take the next fragment; return the request that it completes: a C-ECHO's command, or a C-STORE's reception.
+    def receive(self, context_id: int, fragment: memoryview) -> Command | Reception | Gathering | None:
+        """Take the next fragment; return the request that it completes: a C-ECHO's command, or
+        what has received a Data Set.
 
         Raises
         ------
@@ -72,7 +75,9 @@ class Assembler:
             self._reception.discard()
         self._reset()
 
-    def _receive_command(self, context_id: int, fragment: memoryview, *, is_last: bool) -> Command | Reception | None:
+    def _receive_command(
+        self, context_id: int, fragment: memoryview, *, is_last: bool
+    ) -> Command | Reception | Gathering | None:
         if self._reception is not None:
             raise CommandError("a Command Set within a Data Set")
         if len(self._command) + len(fragment) > MAXIMUM_COMMAND_BYTES:
@@ -89,7 +94,7 @@ class Assembler:
         self._reception = reception
         return None
 
-    def _completed(self, request: Command | Reception) -> Command | Reception:
+    def _completed(self, request: Command | Reception | Gathering) -> Command | Reception | Gathering:
         self._reset()
         return request
 

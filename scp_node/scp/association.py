@@ -15,7 +15,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.receiver import ReceiverSettings
@@ -25,6 +25,7 @@ from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
 from scp_node.scp.lobby import Lobby, Visit
 from scp_node.scp.messages import Command, CommandError, CommandField
+from scp_node.scp.notices import SERVED_CLASS, Gathering
 from scp_node.scp.pace import Pace
 from scp_node.scp.part10 import is_uid
 from scp_node.scp.statuses import Answer
@@ -74,7 +75,7 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
 
     def __init__(self, assoc: "ServedAssociation") -> None:
         super().__init__(assoc)
-        self._assembler = Assembler(assoc.begin_c_store)
+        self._assembler = Assembler(assoc.begin)
 
     @property
     def is_receiving(self) -> bool:
@@ -94,16 +95,16 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
             self.discard_unfinished()
             self.dul.event_queue.put(PROTOCOL_ERROR)
 
-    def _enqueue(self, context_id: int, request: Command | Reception) -> None:
+    def _enqueue(self, context_id: int, request: Command | Reception | Gathering) -> None:
         self.msg_queue.put((context_id, request))
         if self.msg_queue.qsize() > _MAXIMUM_WAITING_REQUESTS:
             raise CommandError("more requests at a time than were negotiated")
 
-    def get_msg(self, block: bool = False) -> tuple[int | None, Command | Reception | None]:
+    def get_msg(self, block: bool = False) -> tuple[int | None, Command | Reception | Gathering | None]:
         """Wait a little for the next request, or for something else to happen."""
         del block
         try:
-            item: tuple[int | None, Command | Reception | None] = self.msg_queue.get(timeout=IDLE_WAIT_S)
+            item: tuple[int | None, Command | Reception | Gathering | None] = self.msg_queue.get(timeout=IDLE_WAIT_S)
         except queue.Empty:
             return None, None
         return item
@@ -117,7 +118,7 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
         self.discard_unfinished()
         while not self.msg_queue.empty():
             _, request = self.msg_queue.get_nowait()
-            if isinstance(request, Reception):
+            if isinstance(request, Reception | Gathering):
                 request.discard()
 
 
@@ -155,8 +156,8 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         is_waiting = self.dul.state_machine.current_state in ("Sta1", "Sta2")
         return float(self.acse_timeout if is_waiting else self.network_timeout)
 
-    def begin_c_store(self, command: Command, context_id: int) -> Reception:
-        """Open the reception of an object in an accepted presentation context."""
+    def begin(self, command: Command, context_id: int) -> Reception | Gathering:
+        """Open the reception of a Data Set in an accepted presentation context."""
         context = self._accepted_cx.get(context_id)
         if context is None:
             raise CommandError("the presentation context was not accepted")
@@ -164,6 +165,10 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
             abstract_syntax_uid=str(context.abstract_syntax), transfer_syntax_uid=str(context.transfer_syntax[0])
         )
         assert self.peer is not None  # noqa: S101 - there are no accepted contexts before the gate has let it in
+        if command.field is CommandField.N_EVENT_REPORT_RQ:
+            if accepted.abstract_syntax_uid != SERVED_CLASS:
+                raise CommandError("an N-EVENT-REPORT in the presentation context of another service")
+            return Gathering(command, accepted.transfer_syntax_uid, self.peer)
         return self._server.handlers.begin_c_store(command, accepted, self.peer)
 
     def enter(self, called_ae_title: str, calling_ae_title: str) -> Rejection | None:
@@ -222,11 +227,14 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
 
-    def _serve_request(self, msg: Command | Reception, context_id: int) -> None:
+    def _serve_request(self, msg: Command | Reception | Gathering, context_id: int) -> None:
         try:
             if isinstance(msg, Reception):
                 self._respond(C_STORE(), msg.command, context_id, self._server.handlers.on_c_store(msg))
                 self.pace.stored(time.monotonic())
+            elif isinstance(msg, Gathering):
+                answer = msg.answer(self._server.handlers.notify)
+                self._respond(N_EVENT_REPORT(), msg.command, context_id, answer)
             elif self.peer is not None:
                 self._respond(C_ECHO(), msg, context_id, self._server.handlers.on_c_echo(self.peer))
         except Exception as error:
@@ -236,7 +244,9 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         finally:
             self.dul.restart_idle_timer()
 
-    def _respond(self, response: C_STORE | C_ECHO, command: Command, context_id: int, answer: Answer) -> None:
+    def _respond(
+        self, response: C_STORE | C_ECHO | N_EVENT_REPORT, command: Command, context_id: int, answer: Answer
+    ) -> None:
         if not self.is_established:
             return
         response.MessageIDBeingRespondedTo = command.message_id
@@ -245,6 +255,8 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
             response.ErrorComment = answer.comment
         if is_uid(command.sop_class_uid):
             response.AffectedSOPClassUID = command.sop_class_uid
-        if command.field is CommandField.C_STORE_RQ and is_uid(command.sop_instance_uid):
+        if command.field is CommandField.N_EVENT_REPORT_RQ:
+            response.EventTypeID = command.event_type_id
+        if command.field is not CommandField.C_ECHO_RQ and is_uid(command.sop_instance_uid):
             response.AffectedSOPInstanceUID = command.sop_instance_uid
         self.dimse.send_msg(response, context_id)

@@ -29,7 +29,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification
 
 SOP_CLASSES: tuple[UID, ...] = (
     ComputedRadiographyImageStorage,
@@ -80,8 +80,14 @@ def in_order_of_preference(transfer_syntaxes: Sequence[str]) -> tuple[UID, ...]:
     return tuple(sorted(distinct, key=lambda uid: ranks.get(uid, len(ranks))))
 
 
-def supported_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationContext]:
+def supported_contexts(transfer_syntaxes: Sequence[str], *, with_commitment: bool = False) -> list[PresentationContext]:
     """Return the presentation contexts of the acceptor: Verification, images in all `transfer_syntaxes`, reports.
+
+    Parameters
+    ----------
+    with_commitment
+        Storage Commitment too, of which the peer is the provider and this node the user (PS3.4 J.3.3): a peer may open
+        an association to report on a transaction.
 
     Raises
     ------
@@ -95,4 +101,12 @@ def supported_contexts(transfer_syntaxes: Sequence[str]) -> list[PresentationCon
         build_context(Verification, list(_UNENCAPSULATED)),
         *(build_context(sop_class, ordered) for sop_class in SOP_CLASSES),
         *(build_context(sop_class, list(_UNENCAPSULATED)) for sop_class in REPORT_CLASSES),
+        *([_commitment_context()] if with_commitment else []),
     ]
+
+
+def _commitment_context() -> PresentationContext:
+    context = build_context(StorageCommitmentPushModel, list(_UNENCAPSULATED))
+    # As roles of the requestor (PS3.7 D.3.3.4): provider, never user. A peer that negotiates no roles is taken too.
+    context.scu_role, context.scp_role = False, True
+    return context

@@ -12,6 +12,7 @@ from scp_node.errors import NodeError
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.callers import Peer
 from scp_node.scp.messages import Command, CommandError
+from scp_node.scp.notices import Notify
 from scp_node.scp.part10 import Implementation, file_header, is_uid, read_identity
 from scp_node.scp.statuses import (
     SUCCESS,
@@ -101,8 +102,8 @@ class Handlers:
     ----------
     maximum_object_bytes
         Larger Data Sets are refused.
-    accept
-        See `Accept`.
+    accept, notify
+        See `Accept` and `Notify`.
     now
         The time, with a time zone.
     """
@@ -114,10 +115,12 @@ class Handlers:
         accept: Accept,
         implementation: Implementation,
         maximum_object_bytes: int,
+        notify: Notify = lambda _notice: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._spool = spool
         self._accept = accept
+        self.notify = notify
         self._implementation = implementation
         self._maximum_object_bytes = maximum_object_bytes
         self._now = now

@@ -23,6 +23,7 @@ class CommandField(IntEnum):
 
     C_STORE_RQ = 0x0001
     C_ECHO_RQ = 0x0030
+    N_EVENT_REPORT_RQ = 0x0100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,8 @@ class Command:
     ----------
     sop_class_uid, sop_instance_uid
         Affected SOP Class UID (0000,0002) and Instance UID (0000,1000) as sent, unchecked; empty when missing.
+    event_type_id
+        Event Type ID (0000,1002); 0 when missing.
     """
 
     field: CommandField
@@ -40,6 +43,7 @@ class Command:
     sop_class_uid: str
     sop_instance_uid: str
     has_data_set: bool
+    event_type_id: int = 0
 
 
 def parse_command(content: bytes) -> Command:
@@ -48,7 +52,7 @@ def parse_command(content: bytes) -> Command:
     Raises
     ------
     CommandError
-        It cannot be read, is no C-ECHO-RQ or C-STORE-RQ, or lacks what an answer needs.
+        It cannot be read, is no C-ECHO-RQ, C-STORE-RQ or N-EVENT-REPORT-RQ, or lacks what an answer needs.
     """
     try:
         values = dict(elements(content, IMPLICIT_LITTLE))
@@ -58,13 +62,14 @@ def parse_command(content: bytes) -> Command:
     except EncodingError as error:
         raise CommandError("the Command Set cannot be read") from error
     if field not in tuple(CommandField):
-        raise CommandError(f"Command Field {field:#06x} is neither C-ECHO-RQ nor C-STORE-RQ")
+        raise CommandError(f"Command Field {field:#06x} is none of C-ECHO-RQ, C-STORE-RQ, N-EVENT-REPORT-RQ")
     command = Command(
         field=CommandField(field),
         message_id=message_id,
         sop_class_uid=decode_uid(values.get(0x00000002, b"")),
         sop_instance_uid=decode_uid(values.get(0x00001000, b"")),
         has_data_set=data_set_type != _NO_DATA_SET,
+        event_type_id=int.from_bytes(values.get(0x00001002, b"")[:2], "little"),
     )
     if command.field is CommandField.C_ECHO_RQ and command.has_data_set:
         raise CommandError("a C-ECHO-RQ announces a Data Set")

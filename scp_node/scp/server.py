@@ -14,6 +14,7 @@ from scp_node.scp.acceptor import AcceptorServer
 from scp_node.scp.contexts import supported_contexts
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import Accept, Handlers
+from scp_node.scp.notices import Notify
 from scp_node.scp.part10 import Implementation
 from scp_node.security.credentials import ServerCredentials
 from scp_node.security.events import EventKind, SecurityEvent, Sink, reporting
@@ -83,6 +84,8 @@ class Receiver:
         A socket made by `listen` for the plain port, instead of one of its own; closed by `stop`.
     tls_port, tls_listener
         The same for the TLS port; only used with ``settings.tls.enabled``.
+    notify
+        Called with each N-EVENT-REPORT; without it Storage Commitment is not accepted at all.
     sink
         Told of whom was turned away and why; everything is logged in any case.
     """
@@ -100,6 +103,7 @@ class Receiver:
         tls_port: int | None = None,
         tls_listener: socket.socket | None = None,
         sink: Sink | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self._settings = settings
         self._port = settings.port if port is None else port
@@ -107,7 +111,7 @@ class Receiver:
         self._tls_port = settings.tls.port if tls_port is None else tls_port
         self._tls_listener = tls_listener
         self._sink = reporting(sink)
-        self._contexts = supported_contexts(transfer_syntaxes)
+        self._contexts = supported_contexts(transfer_syntaxes, with_commitment=notify is not None)
         self._implementation = implementation
         self._gate = Gate(settings, self._sink)
         self._handlers = Handlers(
@@ -115,6 +119,7 @@ class Receiver:
             accept=accept,
             implementation=implementation,
             maximum_object_bytes=settings.maximum_object_bytes,
+            notify=notify or (lambda _notice: False),
         )
         self._credentials: ServerCredentials | None = None
         self._plain: AcceptorServer | None = None

@@ -13,6 +13,10 @@ class Status(IntEnum):
     """Durable on disk and in the database."""
     INVALID_SOP_INSTANCE = 0x0117
     """The SOP Instance UID violates the rules for UIDs (PS3.7 C.5.6); the sender must not try again."""
+    PROCESSING_FAILURE = 0x0110
+    """Of an N-EVENT-REPORT: this node could not take it in; the peer may repeat it."""
+    INVALID_ARGUMENT_VALUE = 0x0115
+    """Of an N-EVENT-REPORT: it cannot be read, or is about no transaction of this node."""
     SOP_CLASS_NOT_SUPPORTED = 0x0122
     """The SOP Class is not the one that the presentation context was accepted for."""
     STORE_OUT_OF_RESOURCES = 0xA700

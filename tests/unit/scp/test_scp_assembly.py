@@ -46,6 +46,12 @@ def test_an_echo_request_is_read() -> None:
     assert (read.field, read.has_data_set, read.sop_instance_uid) == (CommandField.C_ECHO_RQ, False, "")
 
 
+def test_an_event_report_is_read() -> None:
+    read = parse_command(command(field=0x0100) + element(0x00001002, b"\2\0"))
+    assert (read.field, read.event_type_id, read.has_data_set) == (CommandField.N_EVENT_REPORT_RQ, 2, True)
+    assert parse_command(command(field=0x0100)).event_type_id == 0
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -55,7 +61,8 @@ def test_an_echo_request_is_read() -> None:
         command(message_id=None),
         command(field=0x0020),  # C-FIND-RQ
         command(field=0x8001),  # C-STORE-RSP
-        command(field=0x0100),  # N-EVENT-REPORT-RQ
+        command(field=0x0130),  # N-ACTION-RQ
+        command(field=0x8100),  # N-EVENT-REPORT-RSP
         command(field=0x30),  # C-ECHO-RQ that announces a Data Set
         struct.pack("<HHL", 0xFFFE, 0xE000, 0),
     ],
