@@ -1,0 +1,117 @@
+"""The console as an ASGI application: which parts it is made of, what each error becomes, and its pages' frame."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from scp_node.console import (
+    analyze_api,
+    api,
+    explorer_pages,
+    health,
+    instance_pages,
+    login,
+    operations_pages,
+    stow,
+)
+from scp_node.console.explorer import ExplorerError
+from scp_node.console.guard import BodyTooLargeError, Guard, problem
+from scp_node.console.multipart import MultipartError
+from scp_node.console.pages import FOLDER, render_problem, wants_page
+from scp_node.console.services import BusyError, Services
+from scp_node.errors import DatabaseError, JobStateError, UnknownJobError
+
+_DESCRIPTION = """
+What the console shows, for programs. Log in with HTTP Basic when users are configured. Programs that change something
+need the role *operator*. **Research software, not a medical device.**
+"""
+
+_STATUS: dict[type[Exception], int] = {
+    BodyTooLargeError: 413,
+    BusyError: 503,
+    DatabaseError: 503,
+    ExplorerError: 503,
+    JobStateError: 409,
+    MultipartError: 400,
+    UnknownJobError: 404,
+}
+
+
+def create_app(services: Services) -> FastAPI:
+    """Make the application.
+
+    Parameters
+    ----------
+    services
+        Opened by the caller; closed when the application is shut down.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.start()
+        yield
+        services.close()
+
+    app = FastAPI(
+        title="scp-node",
+        version=version("scp-node"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        # The interactive documentation would load its scripts from elsewhere; the document itself is served.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+    )
+    app.state.services = services
+    for part in (health, api, analyze_api, stow, login, explorer_pages, instance_pages, operations_pages):
+        app.include_router(part.router)
+    app.mount("/assets", StaticFiles(directory=FOLDER / "assets"), name="assets")
+    for kind, status in _STATUS.items():
+        app.add_exception_handler(kind, _answering(status))
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Guard, settings=services.settings.console, access=services.access)
+    return app
+
+
+def _answering(status: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the signature Starlette asks for
+    async def answer(request: Request, error: Exception) -> Response:
+        return _say(request, status, str(error) or _words(error))
+
+    return answer
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it
+    return _say(request, error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it
+    # Names and rules only: the values may be anybody's.
+    faults = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+    return _say(request, 422, "; ".join(faults))
+
+
+def _say(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    if wants_page(request):
+        return render_problem(request, status, detail)
+    if status == 503:
+        headers = {"retry-after": "10", **(headers or {})}
+    return problem(status, detail, headers)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case BodyTooLargeError():
+            return "the request is larger than this console takes"
+        case BusyError():
+            return "too many files wait for the explorer, try again in a moment"
+        case _:
+            return type(error).__name__

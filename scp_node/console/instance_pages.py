@@ -1,0 +1,140 @@
+"""The worklist and the page of each instance."""
+
+from datetime import UTC, datetime, time, timedelta
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query
+from pydicom.uid import UID
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from scp_node.console.api import LARGEST_ID, InstanceId, act, list_of
+from scp_node.console.pages import render
+from scp_node.console.reading import picture, report
+from scp_node.console.requests import AnyVisitor, OpenServices, Operator
+from scp_node.console.services import Services
+from scp_node.errors import JobStateError
+from scp_node.jobs import worklist
+from scp_node.jobs.records import Finding, InstanceFilter, ResultRecord
+from scp_node.records import InstanceState, ResultKind
+
+router = APIRouter(include_in_schema=False)
+
+_LINES = 50
+_PICTURE_SIZE = 1200
+_THUMBNAIL_SIZE = 480
+_PICTURES = (ResultKind.MONTAGE, ResultKind.SINGLE)
+
+
+@router.get("/worklist")
+def show_worklist(
+    request: Request,
+    services: OpenServices,
+    _visitor: AnyVisitor,
+    state: str = "",
+    finding: str = "",
+    sender: str = "",
+    uid: Annotated[str, Query(max_length=100)] = "",
+    day: str = "",
+    after: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
+) -> Response:
+    """What arrived, newest first."""
+    begins = _day(day)
+    which = InstanceFilter(
+        states=(InstanceState(state),) if state in set(InstanceState) else (),
+        uid_prefix=uid.strip(),
+        calling_ae_title=sender or None,
+        finding=Finding(finding) if finding in set(Finding) else None,
+        received_from=begins,
+        received_before=None if begins is None else begins + timedelta(days=1),
+    )
+    page = list_of(services, which, after=after, limit=_LINES)
+    with services.reading() as connection:
+        senders = worklist.senders(connection)
+    chosen = {"state": state, "finding": finding, "sender": sender, "uid": uid.strip(), "day": day}
+    chosen = {name: value for name, value in chosen.items() if value}
+    values = {
+        "entries": page.entries,
+        "older": None if page.next_after is None else urlencode({**chosen, "after": page.next_after}),
+        "is_first": after is None,
+        "chosen": chosen,
+        "query": urlencode(chosen | ({} if after is None else {"after": after})),
+        "senders": senders,
+        "states": list(InstanceState),
+        "findings": list(Finding),
+        "receiver": services.settings.receiver,
+    }
+    is_part = request.headers.get("hx-request") == "true"
+    return render(request, "_worklist_lines.html" if is_part else "worklist.html", values)
+
+
+@router.get("/instances/{instance_id}")
+def show_instance(request: Request, instance_id: InstanceId, services: OpenServices, _visitor: AnyVisitor) -> Response:
+    """All that is known of one instance."""
+    return _page(request, services, instance_id)
+
+
+@router.get("/instances/{instance_id}/pictures/{number}.png")
+def show_picture(
+    instance_id: InstanceId, number: int, services: OpenServices, _visitor: AnyVisitor, small: bool = False
+) -> Response:
+    """A result picture as PNG."""
+    detail = services.admin.show(str(instance_id))
+    if not 0 <= number < len(detail.results) or detail.results[number].kind not in _PICTURES:
+        raise HTTPException(404, "there is no such picture")
+    file = detail.results[number].file
+    if not file.exists():
+        raise HTTPException(404, "the file is gone: retention has removed it")
+    content = picture(file, _THUMBNAIL_SIZE if small else _PICTURE_SIZE)
+    return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=300"})
+
+
+@router.post("/instances/{instance_id}/{action}")
+def change(
+    request: Request, instance_id: InstanceId, action: str, services: OpenServices, visitor: Operator
+) -> Response:
+    """Do something with an instance and show its page as it is then."""
+    actions = {"retry": services.admin.retry, "cancel": services.admin.cancel, "resend": services.admin.resend}
+    if action not in actions:
+        raise HTTPException(404, "there is no such action")
+    try:
+        act(services, visitor, action, instance_id, actions[action])
+    except JobStateError as error:
+        return _page(request, services, instance_id, problem=str(error))
+    return _page(request, services, instance_id, done=action)
+
+
+def _page(request: Request, services: Services, instance_id: int, *, problem: str = "", done: str = "") -> Response:
+    detail = services.admin.show(str(instance_id))
+    reports = [
+        (number, one, report(one.file))
+        for number, one in enumerate(detail.results)
+        if one.kind not in _PICTURES and one.file.exists() and _is_first(detail.results, number)
+    ]
+    values = {
+        "detail": detail,
+        "instance": detail.instance,
+        "pictures": [(number, one) for number, one in enumerate(detail.results) if one.kind in _PICTURES],
+        "reports": reports,
+        "history": services.admin.history(str(instance_id)),
+        "names": {uid: UID(uid).name for uid in (detail.instance.sop_class_uid, detail.transfer_syntax_uid)},
+        "problem": problem,
+        "done": done,
+    }
+    is_part = request.headers.get("hx-request") == "true"
+    return render(request, "_instance.html" if is_part else "instance.html", values)
+
+
+def _is_first(results: tuple[ResultRecord, ...], number: int) -> bool:
+    """Alternatives of one report say the same: one of them is shown."""
+    same = [one for one in results[:number] if (one.kind, one.model) == (results[number].kind, results[number].model)]
+    return not same
+
+
+def _day(text: str) -> datetime | None:
+    try:
+        return datetime.combine(datetime.strptime(text, "%Y-%m-%d").date(), time.min, UTC)  # noqa: DTZ007 - a date only
+    except ValueError:
+        return None

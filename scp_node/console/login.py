@@ -1,0 +1,105 @@
+"""Logging in and out; the only plain forms of the console."""
+
+import hmac
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import anyio.to_thread
+from fastapi import APIRouter, Form
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from config.console import Role
+from scp_node.console.access import TooManyAttemptsError, Visitor
+from scp_node.console.guard import cookie_name
+from scp_node.console.pages import render
+from scp_node.console.requests import OpenServices
+from scp_node.console.services import Services
+from scp_node.errors import DatabaseError
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/login")
+def show(request: Request, services: OpenServices, next: str = "/") -> Response:
+    """The form; nobody who needs no log-in sees it."""
+    if services.access.is_open or request.state.visitor is not None:
+        return RedirectResponse("/", status_code=303)
+    return render(request, "login.html", {"next": _own(next), "problem": ""})
+
+
+@router.post("/login")
+async def log_in(
+    request: Request,
+    services: OpenServices,
+    name: Annotated[str, Form(max_length=64)] = "",
+    password: Annotated[str, Form(max_length=1024)] = "",
+    next: Annotated[str, Form(max_length=500)] = "/",
+) -> Response:
+    """Begin a session, or say that it was wrong; never what was wrong."""
+    address: str = request.state.address
+    try:
+        user = await anyio.to_thread.run_sync(services.access.verify, name, password, address)
+    except TooManyAttemptsError as error:
+        minutes = round(error.retry_after_s / 60) + 1
+        shown = {"next": _own(next), "problem": "Too many attempts. Try again later.", "minutes": minutes}
+        response = render(request, "login.html", shown, status_code=429)
+        response.headers["retry-after"] = str(round(error.retry_after_s) + 1)
+        return response
+    if user is None:
+        known = services.access.user(name)
+        # A name that nobody has may be a password typed into the wrong field: it is not written down.
+        visitor = Visitor(name=known.name if known else "?", role=Role.VIEWER, address=address)
+        await anyio.to_thread.run_sync(_record, services, visitor, "log_in", "refused: wrong name or password")
+        shown = {"next": _own(next), "problem": "Name or password is wrong."}
+        return render(request, "login.html", shown, status_code=401)
+    session = services.access.begin(user)
+    visitor = Visitor(name=user.name, role=user.role, address=address, session=session)
+    await anyio.to_thread.run_sync(_record, services, visitor, "log_in", "")
+    response = RedirectResponse(_own(next), status_code=303)
+    is_https = request.scope["scheme"] == "https"
+    response.set_cookie(
+        cookie_name(request.scope["scheme"]),
+        session.token,
+        httponly=True,
+        secure=is_https,
+        samesite="strict",
+        path="/",
+    )
+    return response
+
+
+@router.post("/logout")
+async def log_out(
+    request: Request, services: OpenServices, csrf: Annotated[str, Form(max_length=200)] = ""
+) -> Response:
+    """End the session."""
+    visitor: Visitor | None = request.state.visitor
+    if visitor is not None and visitor.session is not None:
+        if not hmac.compare_digest(csrf.encode(), visitor.session.change_token.encode()):
+            return RedirectResponse("/", status_code=303)
+        services.access.end(visitor.session.token)
+        await anyio.to_thread.run_sync(_record, services, visitor, "log_out", "")
+    response = RedirectResponse("/login", status_code=303)
+    response.delete_cookie(
+        cookie_name(request.scope["scheme"]),
+        httponly=True,
+        secure=request.scope["scheme"] == "https",
+        samesite="strict",
+        path="/",
+    )
+    return response
+
+
+def _record(services: Services, visitor: Visitor, action: str, after: str) -> None:
+    try:
+        services.record(visitor, action, after=after)
+    except DatabaseError:
+        return
+
+
+def _own(target: str) -> str:
+    """A path of this console; anything else becomes the first page."""
+    parts = urlsplit(target)
+    is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/") and not target.startswith("//")
+    return parts.path if is_own and "\\" not in target else "/"

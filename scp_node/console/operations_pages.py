@@ -1,0 +1,126 @@
+"""The pages of operations: how the node does, its models, its configuration, what people did."""
+
+import time
+from datetime import UTC, datetime
+
+import anyio.to_thread
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from config.write import in_use
+from scp_node.console.api import echo_destination, health_of, storage_of
+from scp_node.console.pages import render
+from scp_node.console.reading import card_of, models_of
+from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, Operator
+from scp_node.console.services import Services
+from scp_node.jobs import statistics, user_actions
+from scp_node.jobs.readiness import readiness
+from scp_node.jobs.records import InstanceFilter
+from scp_node.jobs.states import PENDING
+from scp_node.records import InstanceState
+
+router = APIRouter(include_in_schema=False)
+
+_DEAD_LETTERS = 20
+_SPANS = {"hour": (3600.0, 60), "day": (86400.0, 96)}
+
+
+@router.get("/operations")
+def operations(request: Request, services: OpenServices, _visitor: AnyVisitor, span: str = "hour") -> Response:
+    """How the node does."""
+    span = span if span in _SPANS else "hour"
+    span_s, buckets = _SPANS[span]
+    with services.reading() as connection:
+        waiting = statistics.backlog(connection)
+        busy = statistics.activity(connection, span_s=span_s, buckets=buckets)
+        reasons = statistics.reasons(connection)
+    dead = services.admin.page(InstanceFilter(states=(InstanceState.DEAD_LETTER,)), limit=_DEAD_LETTERS)
+    values = {
+        "span": span,
+        "checks": readiness(services.engine, services.settings),
+        "backlog": waiting,
+        "pending": {
+            one.name: sum(
+                count for (name, state), count in waiting.deliveries.items() if name == one.name and state in PENDING
+            )
+            for one in services.settings.destinations
+        },
+        "activity": busy,
+        "reasons": reasons,
+        "destinations": health_of(services),
+        "configured": {one.name: one for one in services.settings.destinations},
+        "dead_letters": dead.records,
+        "has_more_dead": dead.next_after is not None,
+        "storage": storage_of(services),
+        "settings": services.settings,
+        "certificates": _certificates(services),
+        "started_at": services.started_at,
+    }
+    is_part = request.headers.get("hx-request") == "true"
+    return render(request, "_operations.html" if is_part else "operations.html", values)
+
+
+@router.post("/operations/destinations/{name}/echo")
+async def echo(request: Request, name: str, services: OpenServices, visitor: Operator) -> Response:
+    """Ask a destination, and say in the page what it answered."""
+    outcome = await echo_destination(name, services, visitor)
+    return render(request, "_echo.html", {"outcome": outcome, "name": name})
+
+
+@router.get("/findings")
+def findings(request: Request, services: OpenServices, _visitor: AnyVisitor, days: int = 30) -> Response:
+    """What the models said over time."""
+    days = days if days in (7, 30, 90) else 30
+    with services.reading() as connection:
+        found = statistics.findings(connection, days=days, models=services.settings.analysis.models)
+    first_day = int(time.time() // 86400) - days + 1
+    return render(request, "findings.html", {"findings": found, "days": days, "first_day": first_day})
+
+
+@router.get("/models")
+def models(request: Request, services: OpenServices, _visitor: AnyVisitor) -> Response:
+    """The models in use, with their cards."""
+    manifests = models_of(services.settings)
+    values = {
+        "models": [(one, card_of(services.settings, one.name)) for one in manifests],
+        "thresholds": services.settings.analysis.thresholds,
+    }
+    return render(request, "models.html", values)
+
+
+@router.get("/configuration")
+def configuration(request: Request, services: OpenServices, _visitor: Administrator) -> Response:
+    """The configuration in use; secrets are hidden."""
+    return render(request, "configuration.html", {"text": in_use(services.settings)})
+
+
+@router.get("/activity")
+async def activity(request: Request, services: OpenServices, _visitor: Administrator) -> Response:
+    """What people did through the console."""
+
+    def read() -> tuple[user_actions.UserAction, ...]:
+        with services.reading() as connection:
+            return user_actions.recent(connection, limit=200)
+
+    return render(request, "activity.html", {"actions": await anyio.to_thread.run_sync(read)})
+
+
+def _certificates(services: Services) -> list[tuple[str, str, datetime | None]]:
+    """Name, file and end of the certificates that are configured."""
+    from cryptography import x509
+
+    console, receiver = services.settings.console, services.settings.receiver
+    files = [("console", console.tls_certificate)]
+    if receiver.tls.enabled:
+        files.append(("receiver", receiver.tls.certificate))
+    found: list[tuple[str, str, datetime | None]] = []
+    for name, file in files:
+        if file is None:
+            continue
+        try:
+            ends = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.astimezone(UTC)
+        except (OSError, ValueError):
+            ends = None
+        found.append((name, file.name, ends))
+    return found

@@ -1,0 +1,127 @@
+"""The console as a part of a node's process: a web server in a thread of its own."""
+
+import socket
+import threading
+import time
+
+import sqlalchemy as sa
+import structlog
+import uvicorn
+
+from config.settings import NodeSettings
+from scp_node.console.app import create_app
+from scp_node.console.services import Services
+from scp_node.errors import StartError
+from scp_node.jobs.roles import Shared
+
+log = structlog.get_logger(__name__)
+
+_START_LIMIT_S = 60.0
+_BACKLOG = 128
+
+
+class Server:
+    """Serves the console until it is stopped.
+
+    Parameters
+    ----------
+    port
+        Listen here instead of on ``settings.console.port``; 0 lets the operating system choose.
+    """
+
+    def __init__(self, settings: NodeSettings, engine: sa.Engine, *, port: int | None = None) -> None:
+        console = settings.console
+        self._settings = console
+        self._port = console.port if port is None else port
+        self._socket: socket.socket | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(Services(settings, engine)),
+                # Guard does it, and knows which proxies to believe.
+                proxy_headers=False,
+                server_header=False,
+                # Addresses and UIDs in a second log of another form; what matters is logged by the parts themselves.
+                access_log=False,
+                log_config=None,
+                ws="none",
+                limit_concurrency=256,
+                timeout_keep_alive=15,
+                timeout_graceful_shutdown=5,
+                h11_max_incomplete_event_size=32768,
+                ssl_certfile=None if console.tls_certificate is None else str(console.tls_certificate),
+                ssl_keyfile=None if console.tls_key is None else str(console.tls_key),
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="console", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; only while it runs."""
+        if self._socket is None:
+            raise RuntimeError("the console is not running")
+        return int(self._socket.getsockname()[1])
+
+    def start(self) -> None:
+        """Listen; returns when requests are answered.
+
+        Raises
+        ------
+        StartError
+            The port is taken, or a certificate cannot be read.
+        """
+        bind = self._settings.bind
+        family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        try:
+            self._socket = socket.create_server((bind, self._port), family=family, backlog=_BACKLOG)
+        except OSError as error:
+            raise StartError(f"the console cannot listen on {bind}:{self._port}: {error.strerror or error}") from error
+        self._thread.start()
+        deadline = time.monotonic() + _START_LIMIT_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self._socket.close()
+                raise StartError("the console did not start: see the log")
+            time.sleep(0.01)
+        scheme = "http" if self._settings.tls_certificate is None else "https"
+        log.info("console", address=f"{scheme}://{bind}:{self.port}/")
+
+    def stop(self, timeout_s: float) -> None:
+        """Take nothing new, let running answers end within the limit."""
+        self._server.should_exit = True
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            self._server.force_exit = True
+            self._thread.join(5.0)
+        if self._socket is not None:
+            self._socket.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket] if self._socket is not None else None)
+        except SystemExit:
+            # uvicorn's way of saying that it could not start; the caller sees the thread end.
+            log.exception("console ended")
+        except Exception:  # top of a thread
+            log.exception("console ended")
+
+
+class Console:
+    """The role ``console`` of a process."""
+
+    def __init__(self, shared: Shared) -> None:
+        # Tests and demonstrations ask for ports of the system's choice for everything.
+        port = 0 if shared.receiver_port == 0 else None
+        self._server = Server(shared.settings, shared.engine, port=port)
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; only while it runs."""
+        return self._server.port
+
+    def start(self) -> None:
+        """Begin; raises StartError."""
+        self._server.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End."""
+        self._server.stop(timeout_s)
