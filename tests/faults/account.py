@@ -134,7 +134,9 @@ def balance(
         drawn.objects[name] = len({row["uid"] for row in rows})
         # Neither a child nor another destination has a part in this delivery: their ends explain nothing here.
         others = {"child", *stored} - {name}
-        _duplicates(drawn, name, rows, [kill for kill in kills if kill.victim not in others])
+        explained, unexplained = repeats(rows, [kill for kill in kills if kill.victim not in others])
+        drawn.duplicates_explained += [f"{name} {one}" for one in explained]
+        drawn.duplicates_unexplained += [f"{name} {one}" for one in unexplained]
     _sameness(drawn, stored, results, set(expected))
     return drawn
 
@@ -152,17 +154,20 @@ def _is_complete(found: set[tuple[str, str]] | None) -> bool:
     return found is not None and len(found) >= 3
 
 
-def _duplicates(drawn: Balance, name: str, rows: Iterable[Mapping[str, Any]], suspects: Sequence[Kill]) -> None:
+def repeats(rows: Iterable[Mapping[str, Any]], suspects: Sequence[Kill]) -> tuple[list[str], list[str]]:
+    """Return the objects that one destination got again: those that a kill explains, and the others."""
     times: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         times[row["uid"]].append(row["at"])
+    explained, unexplained = [], []
     for uid, seen in times.items():
         for first, second in pairwise(seen):
             cause = [kill for kill in suspects if first - _BEFORE_S <= kill.at <= min(first + WINDOW_S, second)]
             if cause:
-                drawn.duplicates_explained.append(f"{uid} at {name}: {cause[0].victim}, {cause[0].at - first:+.3f} s")
+                explained.append(f"{uid}: {cause[0].victim} killed {cause[0].at - first:+.3f} s from its arrival")
             else:
-                drawn.duplicates_unexplained.append(f"{uid} at {name}, {second - first:.1f} s apart")
+                unexplained.append(f"{uid}: {second - first:.1f} s apart")
+    return explained, unexplained
 
 
 def _sameness(

@@ -58,6 +58,7 @@ class RecordingPacs:
             uid=str(event.request.AffectedSOPInstanceUID),
             sop_class=str(event.request.AffectedSOPClassUID),
             sha256=hashlib.sha256(content).hexdigest(),
+            study=str(dataset.get("StudyInstanceUID", "")),
             series=str(dataset.get("SeriesNumber", "")),
             instance=str(dataset.get("InstanceNumber", "")),
             references=sorted({str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}),
