@@ -94,19 +94,20 @@ class Patience:
     def connect(self, attempt: Callable[[], _Answer]) -> _Answer:
         """Return the connection of the first attempt that the server takes.
 
+        A refusal (password, database) is waited out too: the same settings were good when the worker started, and the
+        driver does not tell it from a server that is still starting.
+
         Raises
         ------
         psycopg.Error
-            The server refuses this user or database, or the worker stopped.
+            The worker stopped.
         """
         is_told = False
         while True:
             try:
                 return attempt()
             except Exception as error:
-                state = getattr(error, "sqlstate", None)
-                is_refused = state is not None and not state.startswith(_POSTGRESQL_CLASSES)
-                if is_refused or self.stopped.wait(_PAUSE_S):
+                if self.stopped.wait(_PAUSE_S):
                     raise
                 if not is_told:
                     log.warning("no connection to the database, waiting", error=type(error).__name__)

@@ -2,14 +2,9 @@
 
 import json
 import os
-import shutil
-import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +16,7 @@ from config.destinations import DicomDestination
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.jobs.node import Node
+from tests.faults.orthanc import Orthanc, is_installed, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -29,74 +25,16 @@ SR_BASIC_TEXT = "1.2.840.10008.5.1.4.1.1.88.11"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 
 
-def wait_for(what: str, condition: Callable[[], Any], limit_s: float = 120) -> Any:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f"waited {limit_s} s in vain for {what}")
-
-
-class Orthanc:
-    """Debian's Orthanc with a storage of its own, on ports from the system."""
-
-    def __init__(self, folder: Path, node_port: int, free_port: Callable[[], int]) -> None:
-        self.dicom_port, self.http_port = free_port(), free_port()
-        settings = {
-            "Name": "test",
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "storage"),
-            "DicomAet": "ORTHANC",
-            "DicomPort": self.dicom_port,
-            "HttpPort": self.http_port,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomAlwaysAllowStore": True,
-            "DefaultEncoding": "Utf8",
-            "DicomModalities": {"node": ["SCP_NODE", "127.0.0.1", node_port]},
-            "Plugins": [],
-        }
-        configuration = folder / "orthanc.json"
-        configuration.write_text(json.dumps(settings))
-        self._log = (folder / "orthanc.log").open("wb")
-        self._process = subprocess.Popen(["Orthanc", str(configuration)], stdout=self._log, stderr=self._log)
-        wait_for("Orthanc", self._is_up, 60)
-
-    def _is_up(self) -> bool:
-        assert self._process.poll() is None, "Orthanc ended at start"
-        try:
-            return bool(self.get("/system"))
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    def raw(self, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", data=body)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return bytes(answer.read())
-
-    def get(self, path: str) -> Any:
-        return json.loads(self.raw(path))
-
-    def post(self, path: str, body: bytes) -> Any:
-        return json.loads(self.raw(path, body))
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
-
-
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int]) -> Iterator[tuple[Orthanc, Node]]:
     """An Orthanc and a node that know each other."""
-    if shutil.which("Orthanc") is None:
+    if not is_installed():
         if os.environ.get("CI"):
             pytest.fail("Orthanc is not installed")
         pytest.skip("Orthanc is not installed (apt-get install orthanc)")
     folder = tmp_path_factory.mktemp("orthanc")
     node_port = free_port()
-    orthanc = Orthanc(folder, node_port, free_port)
+    orthanc = Orthanc(folder, dicom_port=free_port(), http_port=free_port(), node_port=node_port)
     settings = NodeSettings(
         receiver={"port": node_port},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
