@@ -79,7 +79,6 @@ def ask(
     calling_ae_title: str,
     transaction_uid: str,
     on_report: OnReport,
-    linger_s: float = _LINGER_S,
 ) -> AskOutcome:
     """Request commitment by N-ACTION, and take the report if it comes on the same association soon.
 
@@ -119,7 +118,7 @@ def ask(
             if int(answer.Status) != Status.SUCCESS:
                 detail = f"{title} answered 0x{int(answer.Status):04X} to the request for commitment"
                 return AskOutcome(asked=Asked.DECLINED, detail=detail)
-            reported.wait(linger_s)
+            reported.wait(_LINGER_S)
     except NoAssociationError as error:
         return AskOutcome(asked=Asked.UNREACHED, detail=str(error))
     return AskOutcome(asked=Asked.TAKEN)

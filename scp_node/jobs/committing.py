@@ -17,6 +17,7 @@ from scp_node.delivery.retry import RetryRule
 from scp_node.jobs import database, deliveries
 from scp_node.jobs.breaker import Breakers
 from scp_node.jobs.database import commitment as transaction
+from scp_node.jobs.database import delivery
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reports import Reports, missing, requests
@@ -136,7 +137,7 @@ class Committing:
                 self._breakers.answered(connection, name)
             if row is None or owner is None:
                 # The report was here first, or an operator's word was.
-                return DeliveryState.COMMITTED
+                return _state(connection, instance_id, name)
             present = connection.execute(
                 sa.select(transaction).where(transaction.c.transaction_uid == transaction_uid)
             ).one()
@@ -204,6 +205,11 @@ class Committing:
                 )
             ).all()
         )
+
+
+def _state(connection: sa.Connection, instance_id: int, name: str) -> DeliveryState:
+    query = sa.select(delivery.c.state).where(delivery.c.instance_id == instance_id, delivery.c.destination == name)
+    return DeliveryState(connection.execute(query).scalar_one_or_none() or DeliveryState.CANCELLED)
 
 
 def _change(connection: sa.Connection, row: sa.Row[Any], state: TransactionState) -> None:
