@@ -1,6 +1,7 @@
 """A whole installation for a fault run: database, node, two destinations, a sender; everything in one folder."""
 
 import json
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from scp_node.errors import DatabaseError
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.records import InstanceRecord
 from tests.faults.postgres import Cluster
-from tests.faults.processes import Program, free_port, python, scp_node, wait_until
+from tests.faults.processes import Program, environment, free_port, python, scp_node, wait_until
 
 DESTINATIONS = ("first", "second")
 
@@ -111,6 +112,10 @@ class Installation:
     def node(self) -> Program:
         """The process that receives: the only one, or the first of several."""
         return next(iter(self.nodes.values()))
+
+    def compile_models(self) -> None:
+        """Compile the models once, so that each life of a node begins to work soon."""
+        subprocess.run(scp_node("models", "compile"), check=True, capture_output=True, env=environment(self.variables))
 
     def start_nodes(self) -> None:
         """Start every process of the node, one after the other as its database wants it."""

@@ -73,6 +73,7 @@ class Run:
         installation = Installation(
             self.folder, database=self.database, checkpoints=self.checkpoints, processes=self.processes
         )
+        installation.compile_models()
         # Sending takes about as long as killing does, so that receiving is hit as well.
         pause_s = 0.8 * self.kills * self.gap_s * 4 / self.instances
         sender = installation.sender(self.folder / "radiographs", pause_s=pause_s, seed=self.seed)

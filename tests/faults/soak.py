@@ -89,6 +89,7 @@ class Soak:
         installation = self._installation
         installation.destinations["first"].start()
         try:
+            installation.compile_models()
             installation.start_nodes()
             with out.open("w", newline="") as stream:
                 writer = csv.DictWriter(stream, [field.name for field in fields(Sample)])

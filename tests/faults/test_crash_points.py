@@ -177,6 +177,7 @@ def chain(tmp_path_factory, random_checkpoints):
     """All lives, one after the other."""
     folder = tmp_path_factory.mktemp("crash-points")
     installation = Installation(folder, checkpoints=random_checkpoints)
+    installation.compile_models()
     peers = [
         RecordingPacs(installation.record(name), name.upper()).start(installation.settings.destinations[number].port)
         for number, name in enumerate(DESTINATIONS)
