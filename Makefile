@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: help setup demo test lint format system clean bench
+.PHONY: help setup demo test lint format system clean bench faults soak
 
 help: ## list the targets
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -26,6 +26,13 @@ demo: $(RUNTIME) ## one real chest radiograph through the node; results in demo-
 
 test: $(DEV) system lint ## everything CI runs: system packages, linters, all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(DEV) system ## kill processes at random, three runs on SQLite and three on PostgreSQL (20-40 minutes)
+	$(BIN)/python -m tests.faults.kills --runs 3 --database sqlite $(ARGS)
+	$(BIN)/python -m tests.faults.kills --runs 3 --database postgresql $(ARGS)
+
+soak: $(DEV) ## 5,000 radiographs and 2,000 bare connects, with a verdict on what grows; plot in soak.png
+	$(BIN)/python -m tests.faults.soak --plot soak.png $(ARGS)
 
 lint: $(DEV) ## ruff, mypy and the import contracts
 	echo "ruff check"; $(BIN)/ruff check --quiet
