@@ -65,6 +65,7 @@ COMMANDS: tuple[Command, ...] = (
         module="scp_node.cli.destinations",
         summary="how each destination does; resume what waits",
     ),
+    Command(name="console", module="scp_node.cli.console", summary="the web console alone, and its users"),
     Command(name="models", module="scp_node.cli.models", summary="list the models and check their weights"),
     Command(name="config", module="scp_node.cli.config", summary="check, show or write the configuration"),
     Command(name="doctor", module="scp_node.cli.doctor", summary="check everything the node depends on"),

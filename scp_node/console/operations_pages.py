@@ -40,12 +40,6 @@ def operations(request: Request, services: OpenServices, _visitor: AnyVisitor, s
         "span": span,
         "checks": readiness(services.engine, services.settings),
         "backlog": waiting,
-        "pending": {
-            one.name: sum(
-                count for (name, state), count in waiting.deliveries.items() if name == one.name and state in PENDING
-            )
-            for one in services.settings.destinations
-        },
         "activity": busy,
         "reasons": reasons,
         "destinations": health_of(services),

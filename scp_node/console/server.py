@@ -1,4 +1,4 @@
-"""The console as a part of a node's process: a web server in a thread of its own."""
+"""The console's web server, in a thread of its own."""
 
 import socket
 import threading
@@ -12,7 +12,6 @@ from config.settings import NodeSettings
 from scp_node.console.app import create_app
 from scp_node.console.services import Services
 from scp_node.errors import StartError
-from scp_node.jobs.roles import Shared
 
 log = structlog.get_logger(__name__)
 
@@ -103,25 +102,3 @@ class Server:
             log.exception("console ended")
         except Exception:  # top of a thread
             log.exception("console ended")
-
-
-class Console:
-    """The role ``console`` of a process."""
-
-    def __init__(self, shared: Shared) -> None:
-        # Tests and demonstrations ask for ports of the system's choice for everything.
-        port = 0 if shared.receiver_port == 0 else None
-        self._server = Server(shared.settings, shared.engine, port=port)
-
-    @property
-    def port(self) -> int:
-        """The port it listens on; only while it runs."""
-        return self._server.port
-
-    def start(self) -> None:
-        """Begin; raises StartError."""
-        self._server.start()
-
-    def stop(self, timeout_s: float) -> None:
-        """End."""
-        self._server.stop(timeout_s)

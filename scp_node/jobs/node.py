@@ -161,6 +161,7 @@ class Node:
             spool=spool,
             receiver_port=self._receiver_port,
             analyser=self._analyser,
+            roles=self.roles,
             sink=auditor.tell if auditor else None,
         )
         parts: dict[Role, Part] = {}

@@ -38,6 +38,8 @@ class Shared:
         Listen here instead of on ``settings.receiver.port``; 0 lets the operating system choose.
     analyser
         ``module:function`` that the children load, see `scp_node.jobs.children.ChildPool`.
+    roles
+        Of this process.
     sink
         Takes security events; None: no audit trail is kept.
     """
@@ -48,6 +50,7 @@ class Shared:
     spool: Spool
     receiver_port: int | None
     analyser: str
+    roles: tuple[Role, ...] = ()
     sink: Sink | None = None
 
 
