@@ -4,10 +4,10 @@
 
 Runs a real node (`scp-node serve`; with `--shared` one receiver and two workers), two destinations and a sender as
 processes of their own. One destination is down until half of the kills are done. Each kill is a SIGKILL of a process of
-the node, of all of them, of an inference child, or of a destination; what died is started again after a moment, as a
-supervisor would. Exit code 0 only if every instance was acknowledged, nothing is lost or stuck, each ended in the state
-it must end in, and each object that a destination got twice is explained by a kill between its answer and the node's
-commit.
+the node, of all of them, of an inference child, of a destination or of PostgreSQL; what died is started again after a
+moment, as a supervisor would. Exit code 0 only if every instance was acknowledged, nothing is lost or stuck, each ended
+in the state it must end in, and each object that a destination got twice is explained by a kill between its answer and
+the node's commit.
 """
 
 import argparse
@@ -32,8 +32,9 @@ from tests.faults.installation import DESTINATIONS, ONE_PROCESS, SHARED, Install
 from tests.faults.processes import Program
 from tests.faults.records import read
 
-VICTIMS = {"node": 8, "child": 6, "all": 2, "first": 2, "second": 2}
-"""Who dies how often, of twenty: `node` is one of its processes, `all` are all of them with their children."""
+VICTIMS = {"node": 8, "child": 5, "all": 2, "first": 2, "second": 2, "database": 1}
+"""Who dies how often, of twenty: `node` is one of its processes, `all` are all of them with their children, `database`
+is the server of PostgreSQL."""
 
 
 @dataclass(kw_only=True)
@@ -141,6 +142,12 @@ class Run:
             if victim in DESTINATIONS and installation.destinations[victim].is_alive:
                 self._kill_and_restart([installation.destinations[victim]], chance)
                 return
+            if victim == "database" and installation.cluster is not None:
+                self._note(installation.cluster.program.name, installation.cluster.program.pid)
+                installation.cluster.program.kill()
+                time.sleep(chance.uniform(0.0, 3.0))
+                installation.cluster.start()
+                return
             nodes = list(installation.nodes.values())
             children = [child for node in nodes for child in node.children()]
             if victim == "child" and children:
@@ -148,7 +155,7 @@ class Run:
                 self._note("child", child.pid)
                 _end(child)
                 return
-            # A destination that is down cannot be killed, nor a child that is not there: a node in their place.
+            # Neither a destination that is down nor a child that is not there can be killed: a node in their place.
             # Children of a killed node die with it, at the kernel's hand.
             self._kill_and_restart(nodes if victim == "all" else [chance.choice(nodes)], chance)
 
