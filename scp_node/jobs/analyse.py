@@ -18,8 +18,10 @@ from scp_node.jobs.causes import causes_of
 from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
+from scp_node.records import ResultKind
 from scp_node.results.catalog import build_results
 from scp_node.results.evidence import is_own_result
+from scp_node.results.predecessors import Predecessor, read_predecessor
 from scp_node.spool.store import Spool
 
 
@@ -32,7 +34,8 @@ def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[
     )
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
-        return to_json(analyser.run(Path(request["file"]), request["name"], request["folder"]))
+        replaces = tuple((ResultKind(kind), Path(file)) for kind, file in request.get("replaces", ()))
+        return to_json(analyser.run(Path(request["file"]), request["name"], request["folder"], replaces))
 
     return handle
 
@@ -48,7 +51,7 @@ class Analyser:
         self._settings = settings
         self._spool = spool
 
-    def run(self, file: Path, name: str, folder: str) -> Summary:
+    def run(self, file: Path, name: str, folder: str, replaces: tuple[tuple[ResultKind, Path], ...] = ()) -> Summary:
         """Analyse one instance.
 
         Parameters
@@ -57,9 +60,12 @@ class Analyser:
             SOP Instance UID, for messages.
         folder
             Relative name in the spool for the results.
+        replaces
+            Kind and file of reports of an earlier analysis, which the new ones name as their predecessors.
         """
         try:
-            return self._judge(file, name, folder)
+            predecessors = tuple(read_predecessor(kind, report, name) for kind, report in replaces)
+            return self._judge(file, name, folder, predecessors)
         except SourceError as error:
             return Hopeless(reason=DeadLetterReason.UNREADABLE, detail=error.detail, causes=causes_of(error))
         except ResultError as error:
@@ -69,7 +75,7 @@ class Analyser:
         except SpoolFullError as error:
             return NotNow(detail=str(error))
 
-    def _judge(self, file: Path, name: str, folder: str) -> Summary:
+    def _judge(self, file: Path, name: str, folder: str, predecessors: tuple[Predecessor, ...]) -> Summary:
         header = read_header(file, name)
         if header.dataset is not None and is_own_result(header.dataset, self._settings):
             detail = "made by this node or another one of its kind (equipment or Device UID)"
@@ -77,11 +83,12 @@ class Analyser:
         outcome = self._engine.analyse_header(header)
         if not isinstance(outcome, Analysis):
             return NotEligible(reason=outcome.reason.value, detail=outcome.detail)
-        return self._summary(outcome, self._write(outcome, folder))
+        return self._summary(outcome, self._write(outcome, folder, predecessors))
 
-    def _write(self, analysis: Analysis, folder: str) -> tuple[ResultFile, ...]:
+    def _write(self, analysis: Analysis, folder: str, predecessors: tuple[Predecessor, ...]) -> tuple[ResultFile, ...]:
         files = []
-        for item in build_results(analysis, self._settings, made_at=datetime.now().astimezone()):
+        now = datetime.now().astimezone()
+        for item in build_results(analysis, self._settings, made_at=now, predecessors=predecessors):
             content = item.encode()
             sha256 = hashlib.sha256(content).hexdigest()
             files.append(

@@ -9,14 +9,15 @@ import sqlalchemy as sa
 import structlog
 
 from config.base import Priority
-from scp_node.jobs import database, deliveries, trace
+from scp_node.jobs import database, deliveries, supersession, trace
 from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
-from scp_node.jobs.database import instance, prediction, result, sent_uid
+from scp_node.jobs.database import delivered_object, instance, prediction, result, sent_uid
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id
 from scp_node.jobs.states import DeadLetterReason, move, settle
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Summary, from_json
-from scp_node.records import InstanceState
+from scp_node.records import InstanceState, Verdict
+from scp_node.results.predecessors import REPORTS
 from scp_node.spool.store import Spool
 
 log = structlog.get_logger(__name__)
@@ -31,13 +32,20 @@ def first_job_id(models: Sequence[str], sop_instance_uid: str, sha256: str) -> s
 
 
 def restart_analysis(
-    connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], models: Sequence[str], *, delay_s: float = 0.0
+    connection: sa.Connection,
+    jobs: Jobs,
+    row: sa.Row[Any],
+    models: Sequence[str],
+    *,
+    place: int | None = None,
+    delay_s: float = 0.0,
 ) -> None:
-    """Begin a new round of analysis of an instance that this transaction has locked."""
+    """Begin a new round of analysis of an instance that this transaction has locked; ``place``: None keeps its own."""
     number = row.round + 1
     job_id = analyse_id(models, row.sop_instance_uid, row.sha256, number)
-    move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=0)
-    jobs.analyse(connection, job_id, row.id, Priority(row.priority), place=row.place, delay_s=delay_s)
+    place = row.place if place is None else place
+    move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=0, place=place)
+    jobs.analyse(connection, job_id, row.id, Priority(row.priority), place=place, delay_s=delay_s)
 
 
 class AnalysisWork:
@@ -99,6 +107,7 @@ class AnalysisWork:
             "file": str(file),
             "name": row.sop_instance_uid,
             "folder": self._spool.results_folder(f"{row.sop_instance_uid}:{row.sha256}"),
+            "replaces": self._patience.call(lambda: self._replaced(row.id)),
         }
         while True:
             try:
@@ -112,6 +121,22 @@ class AnalysisWork:
                 log.warning("child crashed", sop_instance_uid=row.sop_instance_uid, crashes=crashes, how=str(error))
                 if crashes >= self._attempts:
                     return Hopeless(reason=DeadLetterReason.CRASHED, detail=f"{error} ({crashes} times)")
+
+    def _replaced(self, instance_id: int) -> list[tuple[str, str]]:
+        """Kind and file of superseded reports that any destination has."""
+        has_it = sa.and_(
+            delivered_object.c.instance_id == result.c.instance_id,
+            delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
+            delivered_object.c.verdict == Verdict.CONFIRMED.value,
+        )
+        query = sa.select(result.c.kind, result.c.file).where(
+            result.c.instance_id == instance_id,
+            result.c.is_superseded.is_(sa.true()),
+            result.c.kind.in_([kind.value for kind in REPORTS]),
+            sa.exists().where(has_it),
+        )
+        with self._engine.connect() as connection:
+            return [(kind, str(self._spool.path(file))) for kind, file in connection.execute(query)]
 
     def _count_crash(self, instance_id: int) -> int:
         # In the database, so that a restart of the node does not start counting anew.
@@ -160,6 +185,11 @@ class AnalysisWork:
                 return self._record_results(connection, row, summary)
 
     def _record_results(self, connection: sa.Connection, row: sa.Row[Any], summary: Analysed) -> InstanceState:
+        is_successor = supersession.is_ordered(connection, row.id)
+        if is_successor and not supersession.has_other_models(connection, row.id, summary):
+            detail = "the same models judged it again: start the node with the new checkpoints, then retry"
+            move(connection, row, InstanceState.DEAD_LETTER, reason=DeadLetterReason.SAME_MODELS, detail=detail)
+            return InstanceState.DEAD_LETTER
         now = time.time()
         connection.execute(
             sa.insert(prediction),
@@ -182,8 +212,14 @@ class AnalysisWork:
             ],
         )
         if summary.results:
+            # A picture of a model that a recall leaves alone is the same object as before.
+            insert = database.insert(connection, result)
+            renewed = ("position", "file", "sha256", "size_bytes")
             connection.execute(
-                sa.insert(result),
+                insert.on_conflict_do_update(
+                    index_elements=["instance_id", "sop_instance_uid"],
+                    set_={"is_superseded": False, **{name: insert.excluded[name] for name in renewed}},
+                ),
                 [
                     {
                         "instance_id": row.id,
@@ -237,6 +273,8 @@ class AnalysisWork:
             **trace.analysed(summary),
         )
         # With no results asked for there is nothing to deliver, with no destination nobody to deliver to.
-        if summary.results:
+        if is_successor:
+            supersession.deliver(connection, self._jobs, row)
+        elif summary.results:
             deliveries.begin(connection, self._jobs, row, self._destinations)
         return settle(connection, row)

@@ -29,6 +29,8 @@ class DeadLetterReason(StrEnum):
     """An error of the program; the detail says where."""
     DELIVERY = "delivery"
     """Results exist; at least one destination refused them for good or patience ran out."""
+    SAME_MODELS = "same_models"
+    """A recall ordered another analysis, and the models were still those that it recalls."""
     CANCELLED = "cancelled"
     """An operator cancelled it."""
 

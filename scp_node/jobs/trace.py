@@ -211,8 +211,12 @@ def history(connection: sa.Connection, key: str) -> Iterator[TraceRecord]:
     else:
         source = sa.select(sent_uid.c.source_sop_instance_uid).where(sent_uid.c.sop_instance_uid == key)
         where = trace.c.sop_instance_uid.in_([key, *connection.execute(source).scalars()])
-    for row in connection.execute(sa.select(trace).where(where).order_by(trace.c.id)):
-        yield _record(row)
+    yield from records(connection, sa.select(trace).where(where).order_by(trace.c.id))
+
+
+def records(connection: sa.Connection, query: sa.Select[Any]) -> Iterator[TraceRecord]:
+    """Yield the records that a query for rows of the trace finds."""
+    return map(_record, connection.execute(query))
 
 
 def analyses(connection: sa.Connection) -> Iterator[TraceRecord]:

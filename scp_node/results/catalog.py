@@ -10,6 +10,7 @@ from scp_node.errors import ResultError
 from scp_node.records import ResultKind
 from scp_node.results import evidence, secondary_capture, structured_report, text_summary
 from scp_node.results.evidence import Case, ResultObject
+from scp_node.results.predecessors import Predecessor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,13 @@ BUILDERS: tuple[Builder, ...] = (
 )
 
 
-def build_results(analysis: Analysis, settings: ResultSettings, *, made_at: datetime) -> tuple[ResultObject, ...]:
+def build_results(
+    analysis: Analysis,
+    settings: ResultSettings,
+    *,
+    made_at: datetime,
+    predecessors: tuple[Predecessor, ...] = (),
+) -> tuple[ResultObject, ...]:
     """Build everything that is sent back for one analysis.
 
     Parameters
@@ -63,6 +70,8 @@ def build_results(analysis: Analysis, settings: ResultSettings, *, made_at: date
     made_at
         Time of the analysis, aware. It becomes content and creation dates and times: in the source's time zone where
         the source states one (0008,0201), as it stands otherwise, so pass local time. No UID depends on it.
+    predecessors
+        Reports that were sent before and that these replace; each report names those of its kind.
 
     Returns
     -------
@@ -75,7 +84,7 @@ def build_results(analysis: Analysis, settings: ResultSettings, *, made_at: date
     ValueError
         ``made_at`` has no time zone.
     """
-    case = evidence.open_case(analysis, settings, made_at)
+    case = evidence.open_case(analysis, settings, made_at, predecessors)
     results: tuple[ResultObject, ...] = ()
     for builder in BUILDERS:
         if builder.is_wanted(settings):

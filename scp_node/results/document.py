@@ -3,7 +3,7 @@
 from pydicom import Dataset, FileDataset
 
 from scp_node.records import ResultKind
-from scp_node.results import codes, evidence, uids
+from scp_node.results import codes, evidence, predecessors, uids
 from scp_node.results.codes import Concept
 from scp_node.results.content import Relation, code, image, text, uidref
 from scp_node.results.evidence import Case, ResultObject
@@ -33,6 +33,8 @@ def start(
     dataset.InstanceNumber = 1
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
+    if replaced := case.replaced(kind):
+        dataset.PredecessorDocumentsSequence = predecessors.sequence(replaced)
     dataset.CompletionFlag = COMPLETE
     # Nobody has looked at it (PS3.3 C.17.2): only a person verifies and finalises.
     dataset.VerificationFlag = "UNVERIFIED"

@@ -16,6 +16,7 @@ from scp_node.errors import ResultError
 from scp_node.records import ResultKind
 from scp_node.results import context, uids, wording
 from scp_node.results.codes import Concept
+from scp_node.results.predecessors import Predecessor
 from scp_node.results.raw import encoded, seal, tag_of
 
 # A misspelt keyword would otherwise become a Python attribute and never be written.
@@ -80,6 +81,8 @@ class Case:
         What every result copies of it.
     made_at
         Aware; in the source's time zone where that is known.
+    predecessors
+        Reports of an earlier analysis that those of this one replace.
     """
 
     analysis: Analysis
@@ -87,6 +90,11 @@ class Case:
     source: Dataset
     context: Dataset
     made_at: datetime
+    predecessors: tuple[Predecessor, ...] = ()
+
+    def replaced(self, kind: ResultKind) -> tuple[Predecessor, ...]:
+        """Reports of a kind that this one's replaces, always in the same order."""
+        return tuple(sorted((p for p in self.predecessors if p.kind is kind), key=lambda p: p.sop_instance_uid))
 
     @property
     def sop_instance_uid(self) -> str:
@@ -129,7 +137,9 @@ class Case:
         )
 
 
-def open_case(analysis: Analysis, settings: ResultSettings, made_at: datetime) -> Case:
+def open_case(
+    analysis: Analysis, settings: ResultSettings, made_at: datetime, predecessors: tuple[Predecessor, ...] = ()
+) -> Case:
     """Check that results can be built for an analysis, and read its source.
 
     Raises
@@ -155,6 +165,7 @@ def open_case(analysis: Analysis, settings: ResultSettings, made_at: datetime) -
         source=source,
         context=context.build(source, settings.charset),
         made_at=made_at.astimezone(_zone(source)) if _zone(source) else made_at,
+        predecessors=predecessors,
     )
 
 

@@ -42,6 +42,7 @@ def _build_one(case: Case, earlier: tuple[ResultObject, ...], sop_class_uid: str
         *(prediction.model for prediction in case.analysis.predictions),
         *(picture.sop_instance_uid for picture in pictures),
         *wording.notes(case.analysis),
+        *(one.sop_instance_uid for one in case.replaced(ResultKind.MEASUREMENT_REPORT)),
         settings.title_code,
         settings.procedure_code,
         str(settings.threshold),

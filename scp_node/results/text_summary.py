@@ -28,6 +28,7 @@ def build(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, 
         *(prediction.model for prediction in case.analysis.predictions),
         *(one.sop_instance_uid for one in shown),
         *wording.notes(case.analysis),
+        *(one.sop_instance_uid for one in case.replaced(ResultKind.TEXT_SUMMARY)),
         *case.common_parts,
         sop_class_uid,
     )
