@@ -60,6 +60,7 @@ COMMANDS: tuple[Command, ...] = (
         name="jobs", module="scp_node.cli.jobs", summary="list, show, retry, cancel, export and purge what was received"
     ),
     Command(name="audit", module="scp_node.cli.audit", summary="show what happened to an instance, check the record"),
+    Command(name="recall", module="scp_node.cli.recall", summary="list what a model version said, have it said anew"),
     Command(
         name="destinations",
         module="scp_node.cli.destinations",
