@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: help setup demo test lint format system clean bench faults soak
+.PHONY: help setup demo test lint lock sbom audit format system clean bench faults soak
 
 help: ## list the targets
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -44,12 +44,31 @@ lint: $(DEV) ## ruff, mypy and the import contracts
 bench: $(DEV) system ## every stage against its named peer; ARGS="--stage models" for one, --write for docs/performance.md
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+lock: $(DEV) ## write deploy/locks: what was installed and tested here, with hashes; default and without PyTorch
+	$(BIN)/uv pip freeze -q --python $(BIN)/python --exclude-editable > $(VENV)/tested.txt
+	compile="$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --extra postgresql"
+	compile="$$compile --constraint $(VENV)/tested.txt pyproject.toml --no-header"
+	$$compile -o deploy/locks/default.txt
+	without=""
+	for name in $$(grep -oE '^(torch|torchvision|triton|(nvidia|cuda)-[a-z0-9-]+)=' deploy/locks/default.txt | tr -d =); do
+	  without="$$without --no-emit-package $$name"
+	done
+	$$compile $$without -o deploy/locks/cpu.txt
+	wc -l deploy/locks/*.txt
+
+sbom: $(DEV) ## what the installation is made of, C libraries included: sbom.cdx.json (CycloneDX)
+	$(BIN)/python deploy/sbom.py > sbom.cdx.json
+	echo "sbom.cdx.json"
+
+audit: $(DEV) ## known weaknesses of the locked packages; says so when the index offers no such service
+	$(BIN)/python deploy/audit.py deploy/locks/default.txt
+
 format: $(DEV) ## let ruff put the code in order
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
 clean: ## remove everything that make made
-	rm -rf $(VENV) demo-out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) demo-out build dist sbom.cdx.json *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
