@@ -218,7 +218,7 @@ def _print_detail(detail: "InstanceDetail") -> None:
     if detail.results:
         results = table("Results", "Kind", "Model", "SOP Instance UID", ">Size", "Confirmed by")
         for result in detail.results:
-            by = ", ".join(f"{word.destination}: {word.verdict.value}" for word in result.confirmations)
+            by = ", ".join(f"{word.destination}: {word.word}" for word in result.confirmations)
             by += " (superseded)" if result.is_superseded else ""
             results.add_row(
                 result.kind.value, cell(result.model or ""), cell(result.sop_instance_uid), size(result.size_bytes), by

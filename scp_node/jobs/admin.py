@@ -25,6 +25,8 @@ from scp_node.jobs.trace import Event
 from scp_node.records import DeliveryState, InstanceState
 from scp_node.spool.store import Spool
 
+_ALL_THERE = (DeliveryState.DELIVERED, DeliveryState.COMMITTED)
+"""Deliveries that leave nothing to retry."""
 _BEING_WORKED_ON = (InstanceState.RECEIVED, InstanceState.ANALYSING)
 
 
@@ -66,7 +68,7 @@ class Admin(Reader):
                 names = [destination.name for destination in self._settings.destinations]
                 begun = deliveries.begin(connection, self._jobs, row, names)
                 begun += deliveries.restart(
-                    connection, self._jobs, row, (DeliveryState.WAITING, DeliveryState.REFUSED, DeliveryState.CANCELLED)
+                    connection, self._jobs, row, [state for state in DeliveryState if state not in _ALL_THERE]
                 )
                 if not begun:
                     raise JobStateError(f"{row.sop_instance_uid} is {state.value}: there is nothing to retry")
@@ -126,6 +128,16 @@ class Admin(Reader):
                 raise JobStateError(f"{row.sop_instance_uid} is {state.value}: there is nothing to cancel")
             self._trace(connection, Event.CANCELLED, row)
             # Jobs in the durable engine need no telling: each looks at the state before it does anything.
+            # What is stored is delivered, whether or not the destination would have committed itself.
+            stored = connection.execute(
+                sa.update(delivery)
+                .where(delivery.c.instance_id == row.id, delivery.c.state == DeliveryState.COMMITTING.value)
+                .values(
+                    state=DeliveryState.DELIVERED.value,
+                    next_attempt_at=None,
+                    last_error="stored, not committed: cancelled by an operator",
+                )
+            ).rowcount
             cancelled = connection.execute(
                 sa.update(delivery)
                 .where(
@@ -134,7 +146,7 @@ class Admin(Reader):
                 )
                 .values(state=DeliveryState.CANCELLED.value, next_attempt_at=None)
             ).rowcount
-            if cancelled:
+            if cancelled or stored:
                 settle(connection, row)
             else:
                 detail = "cancelled by an operator" + (f"; before: {row.reason}: {row.detail}" if row.reason else "")

@@ -144,13 +144,25 @@ class PredictionRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmationRecord:
-    """The last word of one destination on one result object."""
+    """The last word of one destination on one result object.
+
+    Parameters
+    ----------
+    committed_at
+        When it took responsibility for keeping it (PS3.4 J); None: not asked, or not answered.
+    """
 
     destination: str
     verdict: Verdict
     status: int | None
     detail: str
     at: datetime
+    committed_at: datetime | None = None
+
+    @property
+    def word(self) -> str:
+        """The verdict, or that it is more than confirmed."""
+        return "committed" if self.committed_at is not None else self.verdict.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

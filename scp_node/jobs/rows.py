@@ -143,6 +143,7 @@ def _results(connection: sa.Connection, instance_id: int, locate: Locate) -> tup
                 status=row.status,
                 detail=row.detail,
                 at=_time(row.at),
+                committed_at=_time_or_none(row.committed_at),
             )
         )
     rows = connection.execute(

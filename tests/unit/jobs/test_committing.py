@@ -10,7 +10,10 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
 from config.destinations import DicomDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.delivery.commitment import CommitmentReport
+from scp_node.jobs.admin import Admin
 from scp_node.jobs.database import commitment
 from scp_node.jobs.reports import Reports
 from scp_node.records import DeliveryState, InstanceState
@@ -329,3 +332,54 @@ def test_a_report_about_objects_of_others_changes_nothing(results, to, silent):
     assert results.words(2, "pacs")[other].committed_at is None
     assert results.row(1, "pacs").state == DeliveryState.COMMITTING
     assert results.row(1, "pacs").last_error == "pacs did not mention every object in its report"
+
+
+@pytest.fixture
+def admin(results, tmp_path):
+    settings = NodeSettings(
+        spool=SpoolSettings(folder=tmp_path / "spool"),
+        database=DatabaseSettings(url=str(results.engine.url)),
+        destinations=results.destinations,
+    )
+    with Admin(settings) as opened:
+        yield opened
+
+
+def test_an_operator_sees_what_is_committed(results, to, admin):
+    with Archive() as archive:
+        to(archive)
+        first, second = results.add(1, "pacs", sop_classes=(SecondaryCaptureImageStorage, BasicTextSRStorage))
+        archive.reasons = {second: 0x0122}
+        results.deliver(1, "pacs")
+        results.deliver(1, "pacs")
+    words = {one.sop_instance_uid: one.confirmations[0] for one in admin.show("1.2.1").results}
+    assert (words[first].word, words[second].word) == ("committed", "confirmed")
+    assert words[first].committed_at.timestamp() == results.now
+
+
+def test_cancelled_while_it_waits_for_a_report_it_is_delivered(results, to, silent, admin):
+    with Archive() as archive:
+        archive.reports = False
+        to(archive)
+        results.add(1, "pacs")
+        results.deliver(1, "pacs")
+        results.deliver(1, "pacs")
+        job_id = results.row(1, "pacs").job_id
+        assert admin.cancel("1.2.1").state is InstanceState.DELIVERED
+        assert results.row(1, "pacs").last_error == "stored, not committed: cancelled by an operator"
+        assert results.work().run(results.instance(1).id, "pacs", job_id) == "stale"
+        assert len(archive.requests) == 1
+
+
+def test_a_retry_while_it_waits_for_a_report_asks_anew_and_sends_nothing(results, to, silent, admin):
+    with Archive() as archive:
+        archive.reports = False
+        to(archive)
+        (uid,) = results.add(1, "pacs")
+        results.deliver(1, "pacs")
+        results.deliver(1, "pacs")
+        assert admin.retry("1.2.1").state is InstanceState.DELIVERING
+        assert results.deliver(1, "pacs") == DeliveryState.COMMITTING
+        assert results.deliver(1, "pacs") == DeliveryState.COMMITTING
+    assert len(archive.requests) == 2
+    assert archive.stored == [uid]
