@@ -20,7 +20,12 @@ from tests.faults.processes import wait_until
 from tests.faults.records import Record, read
 from tests.faults.sender import send_all
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(1800),
+    # The sender's pynetdicom leaves the socket of a refused connection to the garbage collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 LIMIT_S = 240
 EACH = 2
@@ -192,6 +197,7 @@ def chain(tmp_path_factory, random_checkpoints):
         installation.stop()
         for peer in peers:
             peer.shutdown()
+            peer.server_close()
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.title)
