@@ -140,7 +140,7 @@ class Storage(BaseModel):
 
 
 @router.get("/instances")
-def instances(
+def instances(  # noqa: PLR0917 - FastAPI passes them by name
     services: OpenServices,
     _visitor: AnyVisitor,
     state: InstanceState | None = None,

@@ -1,6 +1,6 @@
 """The console as an ASGI application: which parts it is made of, what each error becomes, and its pages' frame."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -10,21 +10,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
-from scp_node.console import (
-    analyze_api,
-    api,
-    explorer_pages,
-    health,
-    instance_pages,
-    login,
-    operations_pages,
-    stow,
-)
+from scp_node.console.analyze_api import router as analyze_api_router
+from scp_node.console.api import router as api_router
 from scp_node.console.explorer import ExplorerError
+from scp_node.console.explorer_pages import router as explorer_pages_router
 from scp_node.console.guard import BodyTooLargeError, Guard, problem
+from scp_node.console.health import router as health_router
+from scp_node.console.instance_pages import router as instance_pages_router
+from scp_node.console.login import router as login_router
 from scp_node.console.multipart import MultipartError
+from scp_node.console.operations_pages import router as operations_pages_router
 from scp_node.console.pages import FOLDER, render_problem, wants_page
 from scp_node.console.services import BusyError, Services
+from scp_node.console.stow import router as stow_router
 from scp_node.errors import DatabaseError, JobStateError, UnknownJobError
 
 _DESCRIPTION = """
@@ -41,6 +39,18 @@ _STATUS: dict[type[Exception], int] = {
     MultipartError: 400,
     UnknownJobError: 404,
 }
+
+
+_ROUTERS = (
+    health_router,
+    api_router,
+    analyze_api_router,
+    stow_router,
+    login_router,
+    explorer_pages_router,
+    instance_pages_router,
+    operations_pages_router,
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -69,8 +79,8 @@ def create_app(services: Services) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
     )
     app.state.services = services
-    for part in (health, api, analyze_api, stow, login, explorer_pages, instance_pages, operations_pages):
-        app.include_router(part.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     app.mount("/assets", StaticFiles(directory=FOLDER / "assets"), name="assets")
     for kind, status in _STATUS.items():
         app.add_exception_handler(kind, _answering(status))
@@ -80,7 +90,7 @@ def create_app(services: Services) -> FastAPI:
     return app
 
 
-def _answering(status: int):  # type: ignore[no-untyped-def]  # noqa: ANN202 - the signature Starlette asks for
+def _answering(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         return _say(request, status, str(error) or _words(error))
 

@@ -112,7 +112,8 @@ def positivity(models: Sequence[ModelStatistics], first_day: int, days: int, tit
             day = datetime.fromtimestamp(one.day * 86400, UTC)
             parts.append(
                 Markup(
-                    '<circle class="dot dot-{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{} {:%Y-%m-%d}: {} / {}</title></circle>'
+                    '<circle class="dot dot-{}" cx="{:.1f}" cy="{:.1f}" r="3">'
+                    "<title>{} {:%Y-%m-%d}: {} / {}</title></circle>"
                 ).format(place, x, y, model.title, day, one.positive, one.judged)
             )
     for number in range(0, days, max(1, days // 6)):

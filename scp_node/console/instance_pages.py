@@ -29,7 +29,7 @@ _PICTURES = (ResultKind.MONTAGE, ResultKind.SINGLE)
 
 
 @router.get("/worklist")
-def show_worklist(
+def show_worklist(  # noqa: PLR0917 - FastAPI passes them by name
     request: Request,
     services: OpenServices,
     _visitor: AnyVisitor,

@@ -41,11 +41,10 @@ async def log_in(
     try:
         user = await anyio.to_thread.run_sync(services.access.verify, name, password, address)
     except TooManyAttemptsError as error:
-        minutes = round(error.retry_after_s / 60) + 1
-        shown = {"next": _own(next), "problem": "Too many attempts. Try again later.", "minutes": minutes}
-        response = render(request, "login.html", shown, status_code=429)
-        response.headers["retry-after"] = str(round(error.retry_after_s) + 1)
-        return response
+        shown = {"next": _own(next), "problem": "Too many attempts. Try again later."}
+        refused = render(request, "login.html", shown, status_code=429)
+        refused.headers["retry-after"] = str(round(error.retry_after_s) + 1)
+        return refused
     if user is None:
         known = services.access.user(name)
         # A name that nobody has may be a password typed into the wrong field: it is not written down.

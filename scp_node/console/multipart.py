@@ -4,10 +4,14 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from email.message import Message
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 from starlette.requests import Request
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _MAXIMUM_BOUNDARY = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -102,7 +106,7 @@ class _Collector:
         self._field = bytearray()
         self._value = bytearray()
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> "MultipartCallbacks":
         """What the parser calls."""
         return {
             "on_part_begin": self._begin,

@@ -17,7 +17,6 @@ from scp_node.console.services import Services
 from scp_node.jobs import statistics, user_actions
 from scp_node.jobs.readiness import readiness
 from scp_node.jobs.records import InstanceFilter
-from scp_node.jobs.states import PENDING
 from scp_node.records import InstanceState
 
 router = APIRouter(include_in_schema=False)

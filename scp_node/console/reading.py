@@ -76,7 +76,7 @@ def _lines(dataset: Dataset, depth: int) -> Iterator[Line]:
         yield from _lines(item, depth + 1)
 
 
-def _value(item: Dataset, kind: str) -> str:
+def _value(item: Dataset, kind: str) -> str:  # noqa: PLR0911 - one line per value type
     match kind:
         case "TEXT":
             return str(item.get("TextValue", ""))
@@ -111,5 +111,5 @@ def _meaning(item: Dataset, keyword: str) -> str:
 
 
 def _code(item: Dataset, keyword: str, attribute: str) -> str:
-    codes = item.get(keyword) or ()
+    codes: Any = item.get(keyword) or ()
     return str(codes[0].get(attribute, "")) if len(codes) else ""

@@ -180,7 +180,7 @@
     if (item.status !== "judged") return item.status === "uploading" ? `${texts.uploading} ${item.progress} %` : texts[item.status] || item.status;
     if (item.result.outcome !== "analysed") return texts.not_judged;
     const said = item.result.predictions;
-    return `${said.filter((one) => one.is_positive).length} ${texts.of} ${said.length} ${texts.agreement}`;
+    return texts.agreement.replace("{positive}", said.filter((one) => one.is_positive).length).replace("{all}", said.length);
   }
 
   function list() {
