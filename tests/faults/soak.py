@@ -112,6 +112,7 @@ class Soak:
     def _send(self, number: int) -> None:
         datasets = [dcmread(file) for file in sorted(self._files.glob("*.dcm"))[number::2]]
         ae = AE(ae_title=f"SOAK{number}")
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 300
         for context in sorted({(str(d.SOPClassUID), str(d.file_meta.TransferSyntaxUID)) for d in datasets}):
             ae.add_requested_context(*context)
         waiting: int | None = next(self._numbers)
@@ -124,7 +125,10 @@ class Soak:
                     time.sleep(0.1)
                 dataset = datasets[waiting % len(datasets)]
                 dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid("soak", waiting)
-                if association.send_c_store(dataset).get("Status") == 0x0000:
+                status = None
+                with contextlib.suppress(RuntimeError):  # the association ended under it
+                    status = association.send_c_store(dataset).get("Status")
+                if status == 0x0000:
                     self._note()
                     waiting = next(self._numbers)
             if association.is_established:
