@@ -103,6 +103,7 @@ system:
 	command -v storescu > /dev/null || missing="$$missing dcmtk"
 	command -v Orthanc > /dev/null || missing="$$missing orthanc"
 	command -v dciodvfy > /dev/null || missing="$$missing dicom3tools"
+	command -v chromium > /dev/null || missing="$$missing chromium fonts-noto-cjk"
 	command -v initdb > /dev/null || ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || missing="$$missing postgresql"
 	PATH="$$PATH:/usr/sbin" command -v haproxy > /dev/null || missing="$$missing haproxy"
 	if [ -z "$$missing" ]; then exit 0; fi

@@ -52,7 +52,9 @@ class Running:
 
     def store(self, *files):
         """STOW-RS; the answer."""
-        body = b"".join(b"--b\r\nContent-Type: application/dicom\r\n\r\n" + Path(one).read_bytes() + b"\r\n" for one in files)
+        body = b"".join(
+            b"--b\r\nContent-Type: application/dicom\r\n\r\n" + Path(one).read_bytes() + b"\r\n" for one in files
+        )
         headers = {"content-type": 'multipart/related; type="application/dicom"; boundary=b'}
         return self.client.post("/dicom-web/studies", content=body + b"--b--\r\n", headers=headers)
 
@@ -99,7 +101,7 @@ def node(tmp_path_factory, radiograph, damaged):
     )
     log = (folder / "log").open("wb")
     process = subprocess.Popen(
-        [sys.executable, "-m", "scp_node.cli.main", "serve", "--config", str(config)],
+        [Path(sys.executable).with_name("scp-node"), "serve", "--config", str(config)],
         stderr=log,
         stdout=log,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -97,7 +97,11 @@ def test_results_come_as_dicom(page, node, radiograph):
         page.locator("#objects").click()
     with zipfile.ZipFile(waiting.value.path()) as archive:
         kinds = {name: archive.read(name) for name in archive.namelist()}
-    classes = {pydicom.dcmread(io.BytesIO(content)).SOPClassUID.name for name, content in kinds.items() if name.endswith(".dcm")}
+    classes = {
+        pydicom.dcmread(io.BytesIO(content)).SOPClassUID.name
+        for name, content in kinds.items()
+        if name.endswith(".dcm")
+    }
     assert "Secondary Capture Image Storage" in classes
     assert any("SR" in one for one in classes)
     assert sum(name.endswith(".png") for name in kinds) == 4
@@ -108,7 +112,9 @@ def test_a_dead_letter_is_retried_from_the_operations_page(page, node, damaged):
     number = node.wait_for(uid, "dead_letter")
 
     def retries():
-        return [one for one in node.client.get(f"/api/v1/instances/{number}/history").json() if one["event"] == "retried"]
+        return [
+            one for one in node.client.get(f"/api/v1/instances/{number}/history").json() if one["event"] == "retried"
+        ]
 
     before = len(retries())
     page.goto(f"{node.address}/operations")
