@@ -22,7 +22,7 @@ from scp_node.jobs import database
 
 CHROMIUM = shutil.which("chromium")
 LIMIT_S = 240.0
-PASSWORD = "a long enough password"
+PASSWORD = "a long enough password"  # noqa: S105 - of no user but these tests
 
 
 @dataclass(frozen=True)

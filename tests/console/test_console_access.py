@@ -11,7 +11,7 @@ from scp_node.console.access import Access, TooManyAttemptsError, hash_password
 from scp_node.console.guard import SMALL_BODY_BYTES, is_public
 from scp_node.console.multipart import display_name
 
-PASSWORD = "a long enough password"
+PASSWORD = "a long enough password"  # noqa: S105 - of no user but these tests
 
 
 @pytest.fixture
