@@ -104,6 +104,8 @@ class Handlers:
         Larger Data Sets are refused.
     accept, notify
         See `Accept` and `Notify`.
+    urgent_on_request
+        Whether the Command Set or the Data Set may call an instance urgent, see `config.receiver`.
     now
         The time, with a time zone.
     """
@@ -116,6 +118,7 @@ class Handlers:
         implementation: Implementation,
         maximum_object_bytes: int,
         notify: Notify = lambda _notice: False,
+        urgent_on_request: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._spool = spool
@@ -123,6 +126,7 @@ class Handlers:
         self.notify = notify
         self._implementation = implementation
         self._maximum_object_bytes = maximum_object_bytes
+        self._urgent_on_request = urgent_on_request
         self._now = now
 
     def on_c_echo(self, peer: Peer) -> Answer:
@@ -206,9 +210,16 @@ class Handlers:
             calling_ae_title=reception.peer.calling_ae_title,
             called_ae_title=reception.peer.called_ae_title,
             peer_address=reception.peer.address,
-            priority=reception.peer.priority,
+            priority=self._priority(reception, file.head),
             received_at=self._now(),
         )
+
+
+    def _priority(self, reception: Reception, head: bytes) -> Priority:
+        is_urgent = self._urgent_on_request and (
+            reception.command.is_urgent or is_urgent_order(head, reception.context.transfer_syntax_uid)
+        )
+        return Priority.STAT if is_urgent else reception.peer.priority
 
 
 def _check(command: Command, context: AcceptedContext) -> None:

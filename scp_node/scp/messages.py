@@ -10,6 +10,8 @@ from scp_node.scp.part10 import decode_uid
 
 MAXIMUM_COMMAND_BYTES = 16384
 """A C-STORE-RQ with every optional element is below 500 bytes."""
+_HIGH = b"\1\0"
+"""Priority (0000,0700), PS3.7 9.3.1.1."""
 _NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800), PS3.7 E.1."""
 
@@ -43,6 +45,7 @@ class Command:
     sop_class_uid: str
     sop_instance_uid: str
     has_data_set: bool
+    is_urgent: bool = False
     event_type_id: int = 0
 
 
@@ -69,6 +72,7 @@ def parse_command(content: bytes) -> Command:
         sop_class_uid=decode_uid(values.get(0x00000002, b"")),
         sop_instance_uid=decode_uid(values.get(0x00001000, b"")),
         has_data_set=data_set_type != _NO_DATA_SET,
+        is_urgent=values.get(0x00000700) == _HIGH,
         event_type_id=int.from_bytes(values.get(0x00001002, b"")[:2], "little"),
     )
     if command.field is CommandField.C_ECHO_RQ and command.has_data_set:

@@ -15,6 +15,7 @@ from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INFLATED_BYTES = 65536
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID = 0x00080016, 0x00080018, 0x0020000D
+_REQUESTED_PROCEDURE_PRIORITY = 0x00401003
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,18 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
         raise DataSetMismatchError(f"Data Set begins without {' and '.join(missing)}")
     study = found.get(_STUDY_INSTANCE_UID, "")
     return Identity(found[_SOP_CLASS_UID], found[_SOP_INSTANCE_UID], study if is_uid(study) else "")
+
+
+def is_urgent(head: bytes, transfer_syntax_uid: str) -> bool:
+    """Whether Requested Procedure Priority (0040,1003) is STAT or HIGH, as far as the first bytes of a Data Set tell."""
+    try:
+        for tag, value in head_elements(head, transfer_syntax_uid):
+            if tag >= _REQUESTED_PROCEDURE_PRIORITY:
+                return tag == _REQUESTED_PROCEDURE_PRIORITY and value.strip(b" \0") in (b"STAT", b"HIGH")
+    except StoreError:
+        # What is wrong with the Data Set shows elsewhere.
+        return False
+    return False
 
 
 _KEYWORDS = {_SOP_CLASS_UID: "SOP Class UID", _SOP_INSTANCE_UID: "SOP Instance UID"}

@@ -120,6 +120,7 @@ class Receiver:
             implementation=implementation,
             maximum_object_bytes=settings.maximum_object_bytes,
             notify=notify or (lambda _notice: False),
+            urgent_on_request=settings.urgent_on_request,
         )
         self._credentials: ServerCredentials | None = None
         self._plain: AcceptorServer | None = None
