@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 
 import structlog
 
+from config.base import Priority
 from scp_node.errors import NodeError
 from scp_node.records import Intake, ReceivedInstance
 from scp_node.scp.callers import Peer
 from scp_node.scp.messages import Command, CommandError
 from scp_node.scp.notices import Notify
-from scp_node.scp.part10 import Implementation, file_header, is_uid, read_identity
+from scp_node.scp.part10 import Implementation, file_header, is_uid, is_urgent, read_identity
 from scp_node.scp.statuses import (
     SUCCESS,
     Answer,
@@ -216,10 +217,10 @@ class Handlers:
 
 
     def _priority(self, reception: Reception, head: bytes) -> Priority:
-        is_urgent = self._urgent_on_request and (
-            reception.command.is_urgent or is_urgent_order(head, reception.context.transfer_syntax_uid)
+        goes_first = self._urgent_on_request and (
+            reception.command.is_urgent or is_urgent(head, reception.context.transfer_syntax_uid)
         )
-        return Priority.STAT if is_urgent else reception.peer.priority
+        return Priority.STAT if goes_first else reception.peer.priority
 
 
 def _check(command: Command, context: AcceptedContext) -> None:

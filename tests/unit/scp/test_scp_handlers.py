@@ -50,6 +50,18 @@ def store_request(sop_class: str = CR, instance: str = "1.2.3", has_data_set: bo
     )
 
 
+def urgent(value: str) -> bytes:
+    """A Data Set whose order has this priority."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Rows = CR, "1.2.3", 4
+    dataset.RequestedProcedurePriority = value
+    dataset.PixelData = b"pixels"
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = buffer.is_implicit_VR = True
+    write_dataset(buffer, dataset)
+    return buffer.getvalue()
+
+
 class Accept:
     """Takes what the handler hands over, as the intake does."""
 
