@@ -5,11 +5,13 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from scp_node.audit.auditor import open_trail
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, moment, table, write_json
 from scp_node.errors import UnknownJobError
 
 if TYPE_CHECKING:
+    from config.settings import NodeSettings
     from scp_node.cli.options import Subparsers
     from scp_node.jobs.reading import Reader
 
@@ -23,7 +25,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         description="""
             The trace of the node: one record per event, kept when rows and files are gone, no patient data beyond
             UIDs. show takes the SOP Instance UID of what was received or of any result, or the number in `scp-node
-            jobs list`. verify computes the seals again; the digest of each is in the log too, as `trace sealed`.
+            jobs list`. verify computes the seals again, whose digests are in the log too, as `trace sealed`, and
+            follows the chain of the audit trail (audit.file).
         """,
         examples="""
             scp-node audit show 1.2.840.113619.2.5.1
@@ -36,7 +39,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     show.add_argument("id", metavar="UID", help="SOP Instance UID of the instance or of a result, or the number")
     show.add_argument("--json", action="store_true", help="one JSON object per record")
     add_config(show)
-    verify = actions.add_parser("verify", help="whether the trace is as it was written")
+    verify = actions.add_parser("verify", help="whether trace and audit trail are as they were written")
     verify.add_argument("--json", action="store_true", help="one JSON object")
     verify.add_argument(
         "--expect",
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Reader(settings) as reader:
         if args.action == "verify":
-            return _verify(reader, args)
+            return _verify(reader, settings, args)
         _show(reader, args)
     return 0
 
@@ -86,30 +89,33 @@ def _show(reader: "Reader", args: argparse.Namespace) -> None:
         out.print("* not sealed yet")
 
 
-def _verify(reader: "Reader", args: argparse.Namespace) -> int:
+def _verify(reader: "Reader", settings: "NodeSettings", args: argparse.Namespace) -> int:
     found = reader.verify(dict(args.expect))
+    trail = open_trail(settings)
+    trail_faults = [f"{trail.file.name}: {fault}" for fault in trail.faults()] if trail.file.exists() else []
+    faults = [*found.faults, *trail_faults]
     if args.json:
         write_json(
             {
-                "is_whole": not found.faults,
+                "is_whole": not faults,
                 "records": found.records,
                 "unsealed": found.unsealed,
                 "last_seal": found.last_seal,
                 "digest": found.digest,
-                "faults": list(found.faults),
+                "faults": faults,
             }
         )
     else:
         out = console()
-        for fault in found.faults:
+        for fault in faults:
             out.print(cell(fault, "bold red"))
         out.print(
             cell(
                 f"{found.records} records, {found.unsealed} not sealed yet; last seal {found.last_seal}:{found.digest}"
             )
         )
-        out.print("the trace is NOT as it was written" if found.faults else "the trace is whole")
-    return 1 if found.faults else 0
+        out.print("the record is NOT as it was written" if faults else "trace and audit trail are whole")
+    return 1 if faults else 0
 
 
 def _seal(text: str) -> tuple[int, str]:

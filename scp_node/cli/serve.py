@@ -1,6 +1,7 @@
 """`scp-node serve`: run the node until a signal asks it to stop."""
 
 import argparse
+import os
 import signal
 import threading
 from types import FrameType
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """
     settings = settings_of(args)
     logs.configure(settings.logging)
+    # For what libraries make too: the database's file, caches, temporary files. Folders of results in a share included.
+    os.umask(0o077)
     log = structlog.get_logger(__name__)
 
     # Imported late: a wrong configuration is reported before the engine loads.
