@@ -18,6 +18,7 @@ from scp_node.jobs import database
 from scp_node.jobs.breaker import Breakers
 from scp_node.jobs.database import breaker, delivery
 from scp_node.jobs.queues import Jobs
+from scp_node.jobs.recovery import put_first
 from scp_node.jobs.states import wants_contact
 
 log = structlog.get_logger(__name__)
@@ -117,6 +118,10 @@ class Probing:
                     sa.select(delivery.c.job_id).where(delivery.c.instance_id == trial, delivery.c.destination == name)
                 ).scalar_one_or_none()
             if job_id is not None:
+                # Before the crowd that waits with it: behind thousands that are only put off again, the trial would be
+                # over before its turn comes.
+                with database.write(self._engine) as connection:
+                    put_first(connection, job_id)
                 self._jobs.hasten(job_id)
         return outcome
 

@@ -14,17 +14,29 @@ from scp_node.jobs.queues import APPLICATION, APPLICATION_VERSION
 
 log = structlog.get_logger(__name__)
 
+_BEFORE_ALL = 0
+"""The engine's "unset" and its most urgent; no job of the node is added with it."""
 _UNFINISHED = ("PENDING", "ENQUEUED", "DELAYED")
 
 
 def job_table(dialect: str) -> sa.TableClause:
     """Return the durable engine's table of jobs: what is used of it here."""
     names = ("workflow_uuid", "status", "executor_id", "owner_xid", "started_at_epoch_ms")
-    more = ("application_name", "application_version")
+    more = ("application_name", "application_version", "priority")
     return sa.table(
         "workflow_status",
         *(sa.column(name) for name in names + more),
         schema="dbos" if dialect == "postgresql" else None,
+    )
+
+
+def put_first(connection: sa.Connection, job_id: str) -> None:
+    """Let a waiting job run before all others of its queue, however many there are."""
+    jobs = job_table(connection.dialect.name)
+    connection.execute(
+        sa.update(jobs)
+        .where(jobs.c.workflow_uuid == job_id, jobs.c.status.in_(("ENQUEUED", "DELAYED")))
+        .values(priority=_BEFORE_ALL)
     )
 
 

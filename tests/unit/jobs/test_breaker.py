@@ -8,6 +8,7 @@ from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import database
 from scp_node.jobs.breaker import Breakers, BreakerState
 from scp_node.jobs.database import breaker
+from scp_node.jobs.recovery import job_table
 from scp_node.records import DeliveryState, InstanceState
 
 WEEK_S = 7 * 86400
@@ -84,6 +85,11 @@ def test_when_it_is_back_one_delivery_is_on_trial_and_its_success_lets_all_go_on
     assert results.health("share").state is BreakerState.HALF_OPEN
     # The one that was tried least: it says most about the destination.
     assert [number for number in range(1, 6) if results.due_now(results.row(number, "share").job_id)] == [4]
+    with results.engine.connect() as connection:
+        jobs = job_table(connection.dialect.name)
+        waiting = sa.select(jobs.c.workflow_uuid).where(jobs.c.status.in_(("ENQUEUED", "DELAYED")))
+        first = connection.execute(waiting.order_by(jobs.c.priority)).scalars().first()
+    assert first == results.row(4, "share").job_id, "the trial does not stand in line behind the others"
     assert results.deliver(1, "share") == DeliveryState.WAITING, "one at a time"
     assert results.deliver(4, "share") == DeliveryState.DELIVERED
     assert results.health("share").state is BreakerState.CLOSED

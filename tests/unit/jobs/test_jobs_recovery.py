@@ -162,3 +162,17 @@ def test_who_was_away_itself_gives_the_others_time_before_it_calls_them_dead(eng
     clock.now += 2
     held.beat()
     assert taken == [[DEAD]]
+
+
+@pytest.mark.parametrize("status", ["ENQUEUED", "DELAYED"])
+def test_a_job_can_be_put_before_all_others(engine, rows, status):
+    """A delivery on trial stood behind hundreds that were put off again and again, until its time was over."""
+    for job_id in ("old", "new"):
+        rows.add(job_id, status)
+    with database.write(engine) as connection:
+        recovery.put_first(connection, "new")
+    with engine.connect() as connection:
+        table = job_table(engine.dialect.name)
+        # The engine's own order (contract: it sorts by priority, then by time).
+        in_order = sa.select(table.c.workflow_uuid).order_by(table.c.priority)
+        assert connection.execute(in_order).scalars().first() == "new"
