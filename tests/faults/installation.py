@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from config.load import load
 from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
@@ -73,7 +75,7 @@ class Installation:
             # Small results: a run is about their fate, not about their size.
             "results": {"secondary_capture": {"singles": False, "panel_size": 256}},
             # An outage of minutes stands for one of days.
-            "delivery": {"first_delay_s": 1.0, "maximum_delay_s": 8.0},
+            "delivery": {"first_delay_s": 1.0, "maximum_delay_s": 30.0, "maximum_probe_s": 5.0},
             "logging": {"format": "json"},
             "destinations": [
                 {
@@ -146,11 +148,11 @@ class Installation:
         )
 
     def instances(self) -> list[InstanceRecord]:
-        """What the node says of every instance; empty while it has made no database."""
+        """What the node says of every instance; empty while it has made no database, or while that is away."""
         try:
             with Admin(self.settings) as admin:
                 return list(admin.list_instances())
-        except DatabaseError:
+        except (DatabaseError, DBAPIError):
             return []
 
     def results(self) -> dict[str, set[str]]:
