@@ -15,6 +15,7 @@ import json
 import platform
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -194,8 +195,12 @@ def analysed(summary: "Analysed") -> dict[str, object]:
 
 @cache
 def software() -> dict[str, str]:
-    """Versions of Python and of the libraries in use."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _LIBRARIES}}
+    """Versions of Python and of the libraries in use; a CPU may do without PyTorch."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def history(connection: sa.Connection, key: str) -> Iterator[TraceRecord]:
