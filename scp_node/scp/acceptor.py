@@ -147,6 +147,8 @@ class AcceptorServer(ThreadedAssociationServer):  # type: ignore[misc] # pynetdi
         wire = visit.wire
         try:
             wire.settimeout(self.settings.tls.handshake_timeout_s)
+            # Raises for a peer that has hung up already, whose socket `ssl` would take over and not close.
+            wire.getpeername()
             secured = self.credentials.context.wrap_socket(wire, server_side=True, do_handshake_on_connect=False)
             visit.wire = secured
             if visit.is_turned_away:

@@ -97,15 +97,16 @@ class Client:
         self.socket: socket.socket = socket.create_connection(
             ("127.0.0.1", port), timeout=20, source_address=(source, 0)
         )
-        if tls is not None:
-            try:
+        try:
+            if tls is not None:
                 self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
-            except BaseException:
-                self.socket.close()
-                raise
-        if associated:
-            self.send(request or associate_request())
-            assert self.receive()[0] == ASSOCIATE_AC
+            if associated:
+                self.send(request or associate_request())
+                answer = self.receive()
+                assert answer[:1] == bytes([ASSOCIATE_AC]), answer
+        except BaseException:
+            self.socket.close()
+            raise
 
     def __enter__(self) -> "Client":
         return self
