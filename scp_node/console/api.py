@@ -277,8 +277,7 @@ def activity(
 @router.get("/findings")
 def findings(services: OpenServices, _visitor: AnyVisitor, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Findings:
     """What the models said in the last days: positivity per day, distribution of probabilities, disagreement."""
-    with services.reading() as connection:
-        return statistics.findings(connection, days=days, models=services.settings.analysis.models)
+    return services.findings(days)
 
 
 @router.get("/storage")

@@ -65,8 +65,7 @@ async def echo(request: Request, name: str, services: OpenServices, visitor: Ope
 def findings(request: Request, services: OpenServices, _visitor: AnyVisitor, days: int = 30) -> Response:
     """What the models said over time."""
     days = days if days in (7, 30, 90) else 30
-    with services.reading() as connection:
-        found = statistics.findings(connection, days=days, models=services.settings.analysis.models)
+    found = services.findings(days)
     first_day = int(time.time() // 86400) - days + 1
     return render(request, "findings.html", {"findings": found, "days": days, "first_day": first_day})
 

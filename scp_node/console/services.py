@@ -1,6 +1,7 @@
 """What the pages and the API work with: settings, database, users, explorer, intake; opened once per process."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,7 +13,7 @@ from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.console.access import Access, Visitor
 from scp_node.console.explorer import Explorer
 from scp_node.console.uploads import Uploads
-from scp_node.jobs import user_actions
+from scp_node.jobs import statistics, user_actions
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import require_current
@@ -23,6 +24,7 @@ from scp_node.scp.part10 import Implementation
 from scp_node.spool.store import Spool
 from scp_node.telemetry.metrics import NodeCollector
 
+_FINDINGS_S = 60.0
 _MAXIMUM_WAITING = 32
 """Files that wait for the explorer at most; more are told to come back."""
 
@@ -64,6 +66,7 @@ class Services:
         self._admin: Admin | None = None
         self._handlers: Handlers | None = None
         self._waiting = 0
+        self._findings: dict[int, tuple[float, statistics.Findings | None]] = {}
 
     def start(self) -> None:
         """Begin what runs in the background."""
@@ -120,6 +123,17 @@ class Services:
         require_current(self.engine, self.settings.database.url)
         with self.engine.connect() as connection:
             yield connection
+
+    def findings(self, days: int) -> statistics.Findings:
+        """What the models said in the last days; at most a minute old, since every prediction is read for it."""
+        with self._lock:
+            read_at, found = self._findings.get(days, (0.0, None))
+        if found is None or time.monotonic() - read_at >= _FINDINGS_S:
+            with self.reading() as connection:
+                found = statistics.findings(connection, days=days, models=self.settings.analysis.models)
+            with self._lock:
+                self._findings = {**dict(list(self._findings.items())[-8:]), days: (time.monotonic(), found)}
+        return found
 
     @property
     def spool(self) -> Spool:

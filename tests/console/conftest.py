@@ -21,7 +21,7 @@ from scp_node.console.server import Server
 from scp_node.jobs import database
 
 CHROMIUM = shutil.which("chromium")
-LIMIT_S = 240.0
+LIMIT_S = 600.0
 PASSWORD = "a long enough password"  # noqa: S105 - of no user but these tests
 
 

@@ -11,6 +11,9 @@ from scp_node.console.access import Access, TooManyAttemptsError, hash_password
 from scp_node.console.guard import SMALL_BODY_BYTES, is_public
 from scp_node.console.multipart import display_name
 
+pytestmark = pytest.mark.timeout(1200)
+"""A busy machine loads the models slowly."""
+
 PASSWORD = "a long enough password"  # noqa: S105 - of no user but these tests
 
 
@@ -215,3 +218,55 @@ def test_names_of_files_are_only_shown():
     assert display_name("../../etc/passwd") == "passwd"
     assert display_name("C:\\x\\chest\r\n.dcm") == "chest.dcm"
     assert len(display_name("x" * 500)) == 120
+
+
+def behind_proxy(client, headers=(), **settings):
+    """What the guard of a console behind a proxy answers to a request from ``client``."""
+    import anyio
+
+    from scp_node.console.guard import Guard
+
+    console = ConsoleSettings.model_validate(
+        {
+            "bind": "10.1.2.3",
+            "host_names": ["cxr.hospital.example"],
+            "trusted_proxies": ["10.1.2.1"],
+            "user_header": "X-User",
+            "users": [{"name": "anna", "role": "operator"}],
+            **settings,
+        }
+    )
+
+    async def inner(scope, receive, send):
+        visitor = scope["state"]["visitor"]
+        text = f"{visitor.name} {visitor.role} {visitor.address} {scope['scheme']}".encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": text})
+
+    async def ask():
+        app = Guard(inner, settings=console, access=Access(console))
+        transport = httpx.ASGITransport(app=app, client=(client, 4711))
+        async with httpx.AsyncClient(transport=transport, base_url="http://cxr.hospital.example") as asking:
+            return await asking.get("/api/v1/queues", headers=dict(headers))
+
+    return anyio.run(ask)
+
+
+PROXIED = {"x-forwarded-proto": "https", "x-forwarded-for": "192.0.2.9, 192.0.2.7", "x-user": "anna"}
+
+
+def test_a_trusted_proxy_names_user_address_and_scheme():
+    answer = behind_proxy("10.1.2.1", PROXIED)
+    # The last address is the one that the proxy saw itself; those before it anybody may have made up.
+    assert answer.text == "anna operator 192.0.2.7 https"
+    assert "max-age" in answer.headers["strict-transport-security"]
+
+
+def test_nobody_else_can_name_a_user():
+    assert behind_proxy("192.0.2.7", PROXIED).status_code == 403
+    assert behind_proxy("10.1.2.1", {**PROXIED, "x-user": "berta"}).status_code == 401
+    assert behind_proxy("10.1.2.1", PROXIED, user_header="").status_code == 401
+
+
+def test_another_host_name_is_refused():
+    assert behind_proxy("10.1.2.1", {**PROXIED, "host": "evil.example"}).status_code == 421

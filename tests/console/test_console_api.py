@@ -15,6 +15,9 @@ from scp_node.console.analyze_api import to_csv
 
 CONSOLE = Path(texts.__file__).parent
 
+pytestmark = pytest.mark.timeout(1200)
+"""A busy machine loads the models slowly."""
+
 
 def test_the_node_is_alive_and_ready(node):
     assert node.client.get("/health/live").json() == {"status": "alive"}

@@ -15,7 +15,10 @@ from config.console import Role
 
 PAGES = ("/explorer", "/worklist", "/operations", "/findings", "/models", "/configuration", "/activity", "/instances/1")
 
-expect.set_options(timeout=240_000)
+expect.set_options(timeout=600_000)
+
+pytestmark = pytest.mark.timeout(1200)
+"""A busy machine loads the models slowly."""
 
 
 def pixels(page, model):
