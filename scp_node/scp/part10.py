@@ -131,7 +131,7 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
 
 
 def is_urgent(head: bytes, transfer_syntax_uid: str) -> bool:
-    """Whether Requested Procedure Priority (0040,1003) is STAT or HIGH, as far as the first bytes of a Data Set tell."""
+    """Whether Requested Procedure Priority (0040,1003) is STAT or HIGH, as far as the beginning of a Data Set tells."""
     try:
         for tag, value in head_elements(head, transfer_syntax_uid):
             if tag >= _REQUESTED_PROCEDURE_PRIORITY:

@@ -41,6 +41,15 @@ def test_a_store_request_is_read() -> None:
     )
 
 
+def test_a_high_priority_is_read() -> None:
+    """PS3.7 9.3.1.1: 0001H is HIGH; MEDIUM is 0000H and LOW is 0002H."""
+    low = command()
+    assert not parse_command(low).is_urgent
+    before, after = element(0x00000700, b"\0\0"), element(0x00000700, b"\1\0")
+    assert parse_command(low.replace(before, after)).is_urgent
+    assert not parse_command(low.replace(before, element(0x00000700, b"\2\0"))).is_urgent
+
+
 def test_an_echo_request_is_read() -> None:
     read = parse_command(command(field=0x30, data_set_type=0x0101, instance=b""))
     assert (read.field, read.has_data_set, read.sop_instance_uid) == (CommandField.C_ECHO_RQ, False, "")

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def urgent(value: str) -> bytes:
     dataset = Dataset()
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Rows = CR, "1.2.3", 4
     dataset.RequestedProcedurePriority = value
-    dataset.PixelData = b"pixels"
+    dataset.DocumentTitle = "behind it"
     buffer = DicomBytesIO()
     buffer.is_little_endian = buffer.is_implicit_VR = True
     write_dataset(buffer, dataset)
@@ -208,3 +209,33 @@ def test_logs_hold_no_patient_data(spool: Spool, handlers: Callable[[Accept], Ha
             desk.on_c_store(reception)
     assert [entry["event"] for entry in entries] == ["instance stored", "instance refused"]
     assert "Secret" not in str(entries)
+
+
+@pytest.mark.parametrize(
+    ("content", "in_command", "allowed", "priority"),
+    [
+        (urgent("STAT"), False, True, Priority.STAT),
+        (urgent("HIGH"), False, True, Priority.STAT),
+        (urgent("ROUTINE"), False, True, Priority.ROUTINE),
+        (encoded(), False, True, Priority.ROUTINE),
+        (encoded(), True, True, Priority.STAT),
+        (urgent("STAT"), True, False, Priority.ROUTINE),
+        (encoded() + b"\xff\xfe\x00\xe0garbage", False, True, Priority.ROUTINE),
+    ],
+)
+def test_request_and_order_may_call_an_instance_urgent(
+    spool: Spool, content: bytes, in_command: bool, allowed: bool, priority: Priority
+) -> None:
+    accept = Accept(spool)
+    desk = Handlers(
+        spool=spool,
+        accept=accept,
+        implementation=Implementation(class_uid="2.25.1", version_name="NODE"),
+        maximum_object_bytes=1000,
+        urgent_on_request=allowed,
+    )
+    peer = replace(PEER, priority=Priority.ROUTINE)
+    reception = desk.begin_c_store(replace(store_request(), is_urgent=in_command), CONTEXT, peer)
+    reception.write(content)
+    assert desk.on_c_store(reception) == SUCCESS
+    assert accept.instances[0].priority is priority
