@@ -212,6 +212,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX instance_by_analysis ON instance (analysed_at)",
         "CREATE INDEX instance_by_change ON instance (updated_at)",
     ),
+    (
+        # With the state in front: without statistics SQLite prefers any index on an equality to one on a range.
+        "DROP INDEX instance_waiting",
+        "DROP INDEX instance_waiting_by_caller",
+        "DROP INDEX instance_ended",
+        "CREATE INDEX instance_waiting ON instance (state, place) WHERE state = 'received'",
+        """CREATE INDEX instance_waiting_by_caller ON instance (calling_ae_title, state, place)
+            WHERE state = 'received'""",
+        "CREATE INDEX instance_by_age ON instance (state, updated_at)",
+    ),
 )
 
 _IDENTITY = {

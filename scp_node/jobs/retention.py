@@ -102,19 +102,18 @@ class Retention:
     def _mark_expired(self) -> int:
         now = self._clock()
         with database.write(self._engine) as connection:
-            # The words and not parameters: the index holds these states only.
-            ended = sa.text("state IN ('delivered', 'not_eligible')")
-            ids = self._expired(connection, ended, now - self._settings.retention_days * _DAY_S)
+            ids: list[int] = []
+            for state in (InstanceState.DELIVERED, InstanceState.NOT_ELIGIBLE):
+                ids += self._expired(connection, state, now - self._settings.retention_days * _DAY_S)
             if self._settings.dead_letter_retention_days:
                 limit = now - self._settings.dead_letter_retention_days * _DAY_S
-                dead = instance.c.state == InstanceState.DEAD_LETTER.value
-                ids += self._expired(connection, dead, limit)
+                ids += self._expired(connection, InstanceState.DEAD_LETTER, limit)
             if ids:
                 Remover.mark(connection, ids, Removal.RETENTION)
             return len(ids)
 
     @staticmethod
-    def _expired(connection: sa.Connection, state: sa.ColumnElement[bool] | sa.TextClause, limit: float) -> list[int]:
+    def _expired(connection: sa.Connection, state: InstanceState, limit: float) -> list[int]:
         # The state follows from the deliveries; asked again here because nothing may go that is not final everywhere.
         busy = (
             sa.select(delivery.c.instance_id)
@@ -126,7 +125,12 @@ class Retention:
         )
         query = (
             sa.select(instance.c.id)
-            .where(state, instance.c.updated_at < limit, instance.c.removal.is_(None), ~busy)
+            .where(
+                instance.c.state == state.value,
+                instance.c.updated_at < limit,
+                instance.c.removal.is_(None),
+                ~busy,
+            )
             .order_by(instance.c.updated_at)
             .limit(_AT_ONCE)
             .with_for_update(skip_locked=True)
