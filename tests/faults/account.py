@@ -10,10 +10,10 @@ from scp_node.jobs.records import InstanceRecord
 from scp_node.records import DeliveryState, InstanceState
 
 WINDOW_S = 1.0
-"""An object that was sent twice is explained by a kill of the node or of that destination within this time of its first
-arrival: between the destination's answer and the node's commit. On a quiet machine the window is milliseconds."""
+"""For a program that keeps no record of confirmations: an object that was sent twice is explained by a kill within this
+time of its first arrival, between the destination's answer and the program's note of it."""
 _BEFORE_S = 0.1
-"""A killed process may write its last line this long before the kill is noted."""
+"""A killed process may write its last line this long before the kill is noted, and after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,7 @@ def balance(
     answers: Iterable[Mapping[str, Any]],
     instances: Sequence[InstanceRecord],
     results: Mapping[str, set[str]],
+    confirmed: Mapping[str, Mapping[str, float]],
     stored: Mapping[str, Sequence[Mapping[str, Any]]],
     kills: Sequence[Kill],
 ) -> Balance:
@@ -103,6 +104,8 @@ def balance(
         The sender's record.
     results
         UIDs of the results that the node has on record, by source; of alternatives a destination gets one.
+    confirmed
+        When the node committed a destination's confirmation, by destination and UID of the result.
     stored
         Each destination's record.
     """
@@ -134,7 +137,9 @@ def balance(
         drawn.objects[name] = len({row["uid"] for row in rows})
         # Neither a child nor another destination has a part in this delivery: their ends explain nothing here.
         others = {"child", *stored} - {name}
-        explained, unexplained = repeats(rows, [kill for kill in kills if kill.victim not in others])
+        explained, unexplained = repeats(
+            rows, [kill for kill in kills if kill.victim not in others], confirmed.get(name, {})
+        )
         drawn.duplicates_explained += [f"{name} {one}" for one in explained]
         drawn.duplicates_unexplained += [f"{name} {one}" for one in unexplained]
     _sameness(drawn, stored, results, set(expected))
@@ -154,19 +159,33 @@ def _is_complete(found: set[tuple[str, str]] | None) -> bool:
     return found is not None and len(found) >= 3
 
 
-def repeats(rows: Iterable[Mapping[str, Any]], suspects: Sequence[Kill]) -> tuple[list[str], list[str]]:
-    """Return the objects that one destination got again: those that a kill explains, and the others."""
+def repeats(
+    rows: Iterable[Mapping[str, Any]], suspects: Sequence[Kill], confirmed: Mapping[str, float] | None = None
+) -> tuple[list[str], list[str]]:
+    """Return the objects that one destination got again: those that a kill explains, and the others.
+
+    A kill explains it when it came after the first arrival, and the program had not yet committed the confirmation.
+
+    Parameters
+    ----------
+    confirmed
+        When that was committed, by UID; None: the program keeps no such record, see `WINDOW_S`.
+    """
     times: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         times[row["uid"]].append(row["at"])
     explained, unexplained = [], []
     for uid, seen in times.items():
         for first, second in pairwise(seen):
-            cause = [kill for kill in suspects if first - _BEFORE_S <= kill.at <= min(first + WINDOW_S, second)]
-            if cause:
+            end = second if confirmed is not None else min(first + WINDOW_S, second)
+            cause = [kill for kill in suspects if first - _BEFORE_S <= kill.at <= end]
+            is_resent = confirmed is not None and confirmed.get(uid, second) < second
+            if cause and not is_resent:
                 explained.append(f"{uid}: {cause[0].victim} killed {cause[0].at - first:+.3f} s from its arrival")
+            elif is_resent:
+                unexplained.append(f"{uid}: sent although its confirmation was committed")
             else:
-                unexplained.append(f"{uid}: {second - first:.1f} s apart")
+                unexplained.append(f"{uid}: {second - first:.1f} s apart, no kill in between")
     return explained, unexplained
 
 

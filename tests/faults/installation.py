@@ -15,6 +15,7 @@ from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.records import InstanceRecord
+from scp_node.records import Verdict
 from tests.faults.postgres import Cluster
 from tests.faults.processes import Program, environment, free_port, python, scp_node, wait_until
 
@@ -155,13 +156,27 @@ class Installation:
         except (DatabaseError, DBAPIError):
             return []
 
-    def results(self) -> dict[str, set[str]]:
-        """Return the UIDs of the results that the node has on record, by source."""
+    def results(self) -> tuple[dict[str, set[str]], dict[str, dict[str, float]]]:
+        """Return what the node has on record of its results.
+
+        Returns
+        -------
+        dict of str to set of str
+            UIDs of results by the source's UID.
+        dict of str to dict of str to float
+            When the confirmation of a result was committed, by destination and the result's UID; seconds since 1970.
+        """
+        results: dict[str, set[str]] = {}
+        confirmed: dict[str, dict[str, float]] = {name: {} for name in self.destinations}
         with Admin(self.settings) as admin:
-            return {
-                record.sop_instance_uid: {result.sop_instance_uid for result in admin.show(str(record.id)).results}
-                for record in admin.list_instances()
-            }
+            for record in admin.list_instances():
+                shown = admin.show(str(record.id)).results
+                results[record.sop_instance_uid] = {result.sop_instance_uid for result in shown}
+                for result in shown:
+                    for one in result.confirmations:
+                        if one.verdict is Verdict.CONFIRMED:
+                            confirmed[one.destination][result.sop_instance_uid] = one.at.timestamp()
+        return results, confirmed
 
     def wait_final(self, count: int, stalled_s: float) -> bool:
         """Wait until `count` instances are final; False when nothing has changed for `stalled_s` seconds."""

@@ -88,11 +88,13 @@ class Run:
                 is_final = installation.wait_final(len(expected), self.stalled_s)
             self._tell(f"all final: {is_final}")
             installation.stop_nodes()
+            results, confirmed = installation.results()
             return balance(
                 expected,
                 answers=read(installation.record("sender")),
                 instances=installation.instances(),
-                results=installation.results(),
+                results=results,
+                confirmed=confirmed,
                 stored={name: read(installation.record(name)) for name in DESTINATIONS},
                 kills=self.done,
             )

@@ -7,7 +7,7 @@ import pytest
 
 from scp_node.jobs.records import DeliveryRecord, InstanceRecord
 from scp_node.records import DeliveryState, InstanceState
-from tests.faults.account import WINDOW_S, Kill, balance
+from tests.faults.account import WINDOW_S, Kill, balance, repeats
 from tests.faults.records import Record, read
 from tests.faults.soak import Sample
 from tests.faults.trend import judge
@@ -26,6 +26,7 @@ class Story:
         self.results = {"1.1": {"2.1", "2.2", "2.3"}}
         self.rows = [_row(number, AT) for number in (1, 2, 3)]
         self.kills = []
+        self.confirmed = {f"2.{number}": AT + 0.02 for number in (1, 2, 3)}
         self.is_known = True
 
     def balance(self):
@@ -55,6 +56,7 @@ class Story:
             answers=self.answers,
             instances=[record] if self.is_known else [],
             results=self.results,
+            confirmed={"first": self.confirmed},
             stored={"first": self.rows},
             kills=self.kills,
         )
@@ -118,17 +120,33 @@ def test_what_was_never_acknowledged_is_missing(story):
         ("serve", 0.01, True),
         ("first", 0.01, True),
         ("child", 0.01, False),
-        ("serve", WINDOW_S + 1, False),
+        ("serve", 70.0, False),
         ("serve", -5.0, False),
     ],
 )
-def test_only_a_kill_within_the_window_explains_an_object_sent_twice(story, victim, after_s, explained):
+def test_only_a_kill_in_between_explains_an_object_sent_twice(story, victim, after_s, explained):
     story.rows.append(_row(1, AT + 60))
+    story.confirmed["2.1"] = AT + 60.02
     story.kills = [Kill(at=AT + after_s, victim=victim)]
     drawn = story.balance()
     assert bool(drawn.duplicates_explained) is explained
     assert bool(drawn.duplicates_unexplained) is not explained
     assert drawn.holds is explained
+
+
+def test_nothing_explains_an_object_sent_after_its_confirmation_was_committed(story):
+    story.rows.append(_row(1, AT + 60))
+    story.confirmed["2.1"] = AT + 0.02
+    story.kills = [Kill(at=AT + 0.03, victim="serve")]
+    assert story.balance().duplicates_unexplained
+    assert not story.balance().holds
+
+
+@pytest.mark.parametrize(("after_s", "explained"), [(0.01, True), (WINDOW_S + 1, False)])
+def test_without_a_record_of_confirmations_the_kill_must_be_near(story, after_s, explained):
+    story.rows.append(_row(1, AT + 60))
+    found, others = repeats(story.rows, [Kill(at=AT + after_s, victim="router")])
+    assert (bool(found), bool(others)) == (explained, not explained)
 
 
 def test_another_destination_explains_nothing(story):
@@ -139,6 +157,7 @@ def test_another_destination_explains_nothing(story):
         answers=story.answers,
         instances=[],
         results=story.results,
+        confirmed={"first": {"2.1": AT + 61}, "second": {}},
         stored={"first": story.rows, "second": []},
         kills=story.kills,
     )

@@ -109,6 +109,8 @@ class Chain:
     folder: Path
     kills: list[Kill] = field(default_factory=list)
     is_final: bool = False
+    results: dict = field(default_factory=dict)
+    confirmed: dict = field(default_factory=dict)
 
     def live(self, number: int, point: Point) -> None:
         """Start a node with one fault, send it something, wait until it is dead."""
@@ -171,6 +173,7 @@ class Chain:
             sending.join(LIMIT_S)
         self.is_final = self.installation.wait_final(sum(len(point.expected) for point in POINTS), 60.0)
         assert self.installation.node.terminate() == 0
+        self.results, self.confirmed = self.installation.results()
 
     def __post_init__(self) -> None:
         self._left: list[threading.Thread] = []
@@ -207,7 +210,8 @@ def test_the_contract_holds_after_a_kill(chain, point):
         point.expected,
         answers=[answer for answer in read(chain.installation.record("sender")) if answer["uid"] in point.expected],
         instances=[one for one in chain.installation.instances() if one.sop_instance_uid in point.expected],
-        results=chain.installation.results(),
+        results=chain.results,
+        confirmed=chain.confirmed,
         stored={
             name: [
                 row
