@@ -1,10 +1,14 @@
 """Who may connect: by title, by address, and nobody by accident."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 
 from config.base import Priority
-from config.receiver import Caller, ReceiverSettings
+from config.receiver import Caller, ReceiverSettings, ReceiverTlsSettings
 from scp_node.scp.callers import Peer, Rejection, decide
+from scp_node.security.certificates import Certificate
 
 CALLERS = (
     Caller(ae_title="CR_ROOM1", addresses=("10.1.2.3",)),
@@ -70,3 +74,55 @@ def test_without_callers_only_this_machine_comes_in() -> None:
     exposed = settings().model_copy(update={"callers": ()})
     decision = decide(exposed, called_ae_title="NODE", calling_ae_title="ANY", address="127.0.0.1")
     assert decision is Rejection.CALLING_AE_TITLE
+
+
+TLS = ReceiverTlsSettings(enabled=True, certificate=Path("c"), key=Path("k"), authorities=Path("a"))
+BOUND = (
+    Caller(ae_title="BY_NAME", certificate_names=("CR1.example.org",)),
+    Caller(ae_title="BY_SHA256", certificate_sha256=(":".join(["AB"] * 32),), addresses=("10.0.0.1",)),
+)
+
+
+def certificate(name: str, sha256: str = "00" * 32) -> Certificate:
+    now = datetime.now(UTC)
+    return Certificate(subject=f"CN={name}", names=frozenset({name}), sha256=sha256, not_before=now, not_after=now)
+
+
+@pytest.mark.parametrize(
+    ("calling", "shown", "expected"),
+    [
+        ("BY_NAME", certificate("cr1.example.org"), None),
+        ("BY_NAME", certificate("cr2.example.org"), Rejection.CERTIFICATE),
+        ("BY_NAME", None, Rejection.CERTIFICATE),
+        ("BY_SHA256", certificate("any", "ab" * 32), None),
+        ("BY_SHA256", certificate("any", "ac" * 32), Rejection.CERTIFICATE),
+    ],
+)
+def test_a_caller_that_is_bound_to_a_certificate_must_show_it(
+    calling: str, shown: Certificate | None, expected: Rejection | None
+) -> None:
+    decision = decide(
+        settings(callers=BOUND, tls=TLS),
+        called_ae_title="NODE",
+        calling_ae_title=calling,
+        address="10.0.0.1",
+        certificate=shown,
+    )
+    assert decision is expected if expected else isinstance(decision, Peer)
+
+
+def test_the_address_counts_as_well_as_the_certificate() -> None:
+    decision = decide(
+        settings(callers=BOUND, tls=TLS),
+        called_ae_title="NODE",
+        calling_ae_title="BY_SHA256",
+        address="10.0.0.2",
+        certificate=certificate("any", "ab" * 32),
+    )
+    assert decision is Rejection.ADDRESS
+    assert Rejection.CERTIFICATE.codes == (1, 1, 3)
+
+
+def test_certificates_without_tls_are_refused_by_the_settings() -> None:
+    with pytest.raises(ValueError, match=r"BY_NAME.*tls\.enabled"):
+        settings(callers=BOUND)
