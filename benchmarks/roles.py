@@ -55,20 +55,21 @@ def _receive(site: Installation, files: Path, associations: int) -> dict[str, fl
     receiver = _role(site, "receiver")
     receiver.start()
     _logged(receiver, "receiving")
+    (began_cpu_s,) = _cpu(receiver)
     sender = site.sender(files, associations=associations)
     sender.start()
     assert sender.wait(LIMIT_S) == 0
     answers = read(site.record("sender"))
     assert all(answer["status"] == 0 for answer in answers), Counter(answer["status"] for answer in answers)
     duration_s = max(answer["at"] for answer in answers) - min(answer["begun"] for answer in answers)
-    cpu_s = sum(_cpu(receiver))
+    (ended_cpu_s,) = _cpu(receiver)
     receiver.terminate()
     size_bytes = sum(file.stat().st_size for file in files.iterdir())
     return {
         "instances_per_s": round(len(answers) / duration_s, 1),
         "megabytes_per_s": round(size_bytes / duration_s / 1e6, 1),
         "answer_p50_ms": round(1000 * statistics.median(a["at"] - a["begun"] for a in answers), 1),
-        "cpu_s_per_instance": round(cpu_s / len(answers), 4),
+        "cpu_s_per_instance": round((ended_cpu_s - began_cpu_s) / len(answers), 4),
     }
 
 
@@ -103,13 +104,16 @@ def _analyse(site: Installation, count: int) -> tuple[dict[str, float], Program]
     }, worker
 
 
-def _deliver(site: Installation, count: int) -> dict[str, float]:
+def _deliver(site: Installation, count: int, worker: Program) -> dict[str, float]:
+    began_cpu_s = _cpu(worker)[0]
     site.destinations[DESTINATION].start()
     assert site.wait_final(count, 300)
+    ended_cpu_s = _cpu(worker)[0]
     times = sorted(row["at"] for row in read(site.record(DESTINATION)))
     return {
         "objects_per_instance": round(len(times) / count, 1),
         "objects_per_s": round((len(times) - 1) / (times[-1] - times[0]), 1),
+        "cpu_s_per_instance": round((ended_cpu_s - began_cpu_s) / count, 4),
     }
 
 
@@ -142,7 +146,7 @@ def main() -> None:
                 "receive": _receive(site, files, arguments.associations),
             }
             report["analyse"], worker = _analyse(site, arguments.instances)
-            report["deliver"] = _deliver(site, arguments.instances)
+            report["deliver"] = _deliver(site, arguments.instances, worker)
             report["machine"]["load_at_end"] = os.getloadavg()[0]
             worker.terminate()
         finally:
