@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     logs.configure(settings.logging, libraries=False)
 
-    from scp_node.jobs.breaker import Overview
+    from scp_node.jobs.overview import Overview
 
     with Overview(settings) as overview:
         if args.action == "resume":

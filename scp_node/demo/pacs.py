@@ -53,7 +53,7 @@ class StandInPacs:
     sop_classes
         Accepted Storage SOP Class UIDs; None: all that pynetdicom knows.
     answer
-        Status for an object, from its SOP Instance UID; an object that is not answered with success is not kept.
+        Status for an object, from its SOP Instance UID; an object that is answered with a failure is not kept.
         None: always success.
     """
 
@@ -82,6 +82,8 @@ class StandInPacs:
         self._objects: list[StoredObject] = []
         self._received = 0
         self._server: Any = None
+        self.ae: Any = None
+        """pynetdicom's; with it a test changes whom the PACS knows while it runs."""
 
     @property
     def port(self) -> int:
@@ -97,7 +99,7 @@ class StandInPacs:
     def start(self) -> None:
         """Listen; raises OSError when the port is taken."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        ae = AE(ae_title=self.ae_title)
+        ae = self.ae = AE(ae_title=self.ae_title)
         if self.verification:
             ae.add_supported_context(Verification)
         wanted = self._sop_classes
@@ -132,7 +134,8 @@ class StandInPacs:
 
     def _on_store(self, event: evt.Event) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
-        if self._answer is not None and (status := self._answer(uid)) != Status.SUCCESS:
+        status = int(Status.SUCCESS) if self._answer is None else self._answer(uid)
+        if not _is_stored(status):
             return status
         with self._changed:
             self._received += 1
@@ -158,4 +161,9 @@ class StandInPacs:
         with self._changed:
             self._objects.append(stored)
             self._changed.notify_all()
-        return Status.SUCCESS
+        return status
+
+
+def _is_stored(status: int) -> bool:
+    """Success or a warning, 0xBxxx (PS3.4 Table B.2-1)."""
+    return status == Status.SUCCESS or status >> 12 == 0xB

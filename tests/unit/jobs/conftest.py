@@ -144,6 +144,7 @@ class Results:
     def __init__(self, engine, jobs, spool, receive):
         self.engine, self.jobs, self.spool, self.receive = engine, jobs, spool, receive
         self.now = 1_000_000.0
+        self.clock = lambda: self.now
         self.destinations = ()
         self.settings = DeliverySettings(first_delay_s=10, maximum_delay_s=3600, first_probe_s=2, maximum_probe_s=15)
 
@@ -195,7 +196,7 @@ class Results:
             destinations=self.destinations,
             settings=self.settings,
             calling_ae_title="NODE",
-            clock=lambda: self.now,
+            clock=self.clock,
             random=lambda: 1.0,
         )
 

@@ -35,6 +35,7 @@ def _open(results):
     assert results.health("share").state is BreakerState.OPEN
 
 
+@pytest.mark.databases
 def test_failures_in_a_row_open_it_and_then_deliveries_are_put_off_untried(results, share):
     _away(share)
     results.add(1, "share")
@@ -72,6 +73,7 @@ def test_the_next_question_is_put_later_and_later_up_to_the_longest_wait(results
     assert results.row(1, "share").attempts == 1
 
 
+@pytest.mark.databases
 def test_when_it_is_back_one_delivery_is_on_trial_and_its_success_lets_all_go_on(results, share):
     _away(share)
     _open(results)
@@ -131,6 +133,7 @@ def test_a_trial_that_is_never_heard_of_is_followed_by_another_question(results,
         assert len(Breakers(results.settings, clock=lambda: results.now + 600).due(connection, ["share"])) == 1
 
 
+@pytest.mark.databases
 def test_one_process_asks_at_a_time(results, share):
     _away(share)
     _open(results)

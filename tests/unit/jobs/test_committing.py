@@ -120,6 +120,7 @@ def _transactions(results):
         return connection.execute(sa.select(commitment).order_by(commitment.c.requested_at)).all()
 
 
+@pytest.mark.databases
 def test_what_is_stored_is_asked_for_and_committed_on_the_same_association(results, to):
     with Archive() as archive:
         to(archive)
@@ -163,6 +164,7 @@ def test_a_report_that_comes_later_and_elsewhere_finds_its_delivery(results, to,
     assert not _report(results, "2.25.999", committed=uids)
 
 
+@pytest.mark.databases
 def test_what_the_peer_does_not_have_is_sent_again_and_nothing_else(results, to):
     with Archive() as archive:
         to(archive)
