@@ -178,6 +178,10 @@ def test_results_are_sent_again_to_one_that_lost_them(results, settings, tmp_pat
     assert [one["destinations"] for one in resent] == [["one"]]
 
 
+def _plan(connection, query):
+    return " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}"))
+
+
 def test_pages_and_filters_go_by_index(engine):
     """Plans and not times: no page may read the table."""
     with database.write(engine) as connection:
@@ -209,8 +213,14 @@ def test_pages_and_filters_go_by_index(engine):
             "WHERE received_at >= 1000 AND received_at < 1010",
             "WHERE sop_instance_uid >= '1.2.19' AND sop_instance_uid < '1.2.19z'",
         ):
-            query = f"EXPLAIN QUERY PLAN SELECT * FROM instance {which} ORDER BY id DESC LIMIT 50"  # noqa: S608
-            plans.append(" ".join(row[3] for row in connection.exec_driver_sql(query)))
+            query = f"SELECT * FROM instance {which} ORDER BY id DESC LIMIT 50"  # noqa: S608
+            plans.append(_plan(connection, query))
+        # What each C-STORE asks, and retention every minute.
+        received = "FROM instance WHERE state = 'received' AND place < 9"
+        assert "instance_waiting (" in _plan(connection, f"SELECT min(place) {received}")
+        assert "waiting_by_caller" in _plan(connection, f"SELECT max(place) {received} AND calling_ae_title = 'CR3'")
+        ended = "SELECT id FROM instance WHERE state = 'delivered' AND updated_at < 9 ORDER BY updated_at LIMIT 9"
+        assert "by_age" in _plan(connection, ended)
     assert plans[0] == "SCAN instance"  # by its key, from the end
     for plan, index in zip(plans[1:], ("by_state", "by_caller", "by_arrival", "autoindex"), strict=True):
         assert index in plan, plan
