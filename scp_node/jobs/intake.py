@@ -1,5 +1,6 @@
 """A received object becomes a file and a job, both durable, before it is acknowledged."""
 
+import contextlib
 import threading
 import time
 from typing import Any
@@ -76,6 +77,14 @@ class Filing:
         if self._backlog is not None and present is None:
             self._backlog.require_room(received.size_bytes)
         file = self._spool.adopt(received.file, received.sha256)
+        try:
+            return self._file(received, file)
+        except Exception:
+            self._take_back(file)
+            raise
+
+    def _file(self, received: ReceivedInstance, file: str) -> Intake:
+        """Write the rows of a durable file, in one transaction."""
         with database.write(self._engine) as connection:
             row = self._insert(connection, received, file)
             if row is not None:
@@ -95,6 +104,8 @@ class Filing:
             present = connection.execute(
                 sa.select(instance).where(instance.c.sop_instance_uid == received.sop_instance_uid)
             ).one()
+            if present.removal is not None:
+                raise BusyError("what is there under this UID is being removed")
             if present.sha256 == received.sha256:
                 self._trace(connection, trace.Event.DUPLICATE, received, present.id)
                 return Intake.DUPLICATE
@@ -102,6 +113,19 @@ class Filing:
             self._trace(connection, trace.Event.CONFLICT, received, present.id, sha256=received.sha256)
             self._require_file(file)
             return Intake.CONFLICT
+
+    def _take_back(self, file: str) -> None:
+        """Remove a file that no row names, while nobody can name it; what cannot be removed now is swept some day."""
+        with (
+            contextlib.suppress(sa.exc.SQLAlchemyError, OSError),
+            database.exclusive(self._engine, instance, conflict) as connection,
+        ):
+            named = sa.union(
+                sa.select(instance.c.file).where(instance.c.file == file),
+                sa.select(conflict.c.file).where(conflict.c.file == file),
+            )
+            if connection.execute(named).first() is None:
+                self._spool.remove(file)
 
     def _require_file(self, file: str) -> None:
         """Look once more, inside the transaction: a sweeper looks inside one too, so one of the two sees the other."""
