@@ -448,3 +448,29 @@ def test_one_title_cannot_take_all_places(arena):
             assert tuple(client.receive()[7:10]) == (2, 3, 2)
         stack.close()
     assert {(event.reason, event.calling_ae_title) for event in place.running.events} == {("title_limit", "MANY")}
+
+
+def test_large_objects_in_parallel_stay_out_of_memory(arena):
+    """SEC-39: twenty at the same time, 160 MB in all."""
+    place = arena(maximum_associations=30)
+    before, pixels = resident_bytes(), data(bytes(2**16), 0)
+    grown = []
+
+    def send(number):
+        uid = f"1.2.{number}"
+        with place.client(associated=True) as client:
+            client.send(data(store_command(uid), 3) + data(data_set(uid), 0))
+            for _ in range(128):
+                client.send(pixels)
+            grown.append(resident_bytes() - before)
+            client.send(data(b"", 2))
+            client.receive()
+
+    with place.attacked():
+        senders = [threading.Thread(target=send, args=(number,)) for number in range(20)]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+    assert len(place.running.instances) == 20
+    assert max(grown) < 80 * 2**20
