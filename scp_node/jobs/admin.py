@@ -15,6 +15,7 @@ from scp_node.errors import JobStateError, UnknownJobError
 from scp_node.jobs import database, deliveries, export, rows, trace
 from scp_node.jobs.acting import by_operator
 from scp_node.jobs.analysis import restart_analysis
+from scp_node.jobs.breaker import Breakers
 from scp_node.jobs.database import conflict, delivered_object, delivery, instance
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reading import Reader
@@ -72,6 +73,8 @@ class Admin(Reader):
                 )
                 if not begun:
                     raise JobStateError(f"{row.sop_instance_uid} is {state.value}: there is nothing to retry")
+                for name in begun:
+                    Breakers(self._settings.delivery).grant(connection, name, row.id)
                 settle(connection, row)
         return self._instance(row.id)
 

@@ -165,6 +165,13 @@ class Breakers:
         """Attempt everything again, now, because somebody says so."""
         _change(connection, name, self._closed(self._locked(connection, name)))
 
+    def grant(self, connection: sa.Connection, name: str, instance_id: int) -> None:
+        """Let one delivery through an open breaker, on trial, because somebody says that it is to be tried now."""
+        row = _read(connection, name, lock=True)
+        if row is not None and row.state == BreakerState.OPEN:
+            values = {"state": BreakerState.HALF_OPEN.value, "trial_instance_id": instance_id, "since": self._clock()}
+            _change(connection, name, {**values, "next_probe_at": self._clock() + _TRIAL_S})
+
     def due(self, connection: sa.Connection, names: Sequence[str]) -> list[sa.Row[Any]]:
         """Breakers whose destinations are to be asked whether they are back."""
         return list(

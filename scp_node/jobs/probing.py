@@ -24,6 +24,7 @@ from scp_node.jobs.states import wants_contact
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.5
+_TROUBLE_S = 5.0
 _AT_ONCE = 50
 """Deliveries hastened per look: faster than any destination takes them, and no burst on the database. How many run at a
 time is the queue's affair."""
@@ -70,10 +71,10 @@ class Probing:
     def stop(self) -> None:
         """Look no more; a question that is under way ends by itself, or with the process."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        for thread in self._asking:
-            thread.join(_CLOSE_S)
+        # Not for ever: with the database away, a worker's connections wait for it.
+        for thread in (self._thread, *self._asking):
+            if thread.is_alive():
+                thread.join(_CLOSE_S)
 
     def look(self) -> None:
         """Look once."""
@@ -171,8 +172,11 @@ class Probing:
             log.exception("asking a destination failed", destination=name)
 
     def _run(self) -> None:
-        while not self._stop.wait(_LOOK_S):
+        pause_s = _LOOK_S
+        while not self._stop.wait(pause_s):
+            pause_s = _LOOK_S
             try:
                 self.look()
             except Exception:  # top of a thread: a database that is away for a while must not end it
                 log.exception("looking after destinations failed")
+                pause_s = _TROUBLE_S

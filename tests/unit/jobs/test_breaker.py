@@ -4,8 +4,11 @@ import pytest
 import sqlalchemy as sa
 
 from config.destinations import DicomDestination, FolderDestination
+from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import database
+from scp_node.jobs.admin import Admin
 from scp_node.jobs.breaker import Breakers, BreakerState
 from scp_node.jobs.database import breaker
 from scp_node.jobs.recovery import job_table
@@ -274,3 +277,19 @@ def test_an_outage_of_one_destination_leaves_the_others_alone(results, share, tm
 
 def _to(name, pacs):
     return DicomDestination(name=name, ae_title="PACS", host="127.0.0.1", port=pacs.port, timeout_s=5)
+
+
+def test_what_an_operator_retries_is_tried_though_its_destination_is_down(results, share, tmp_path):
+    _away(share)
+    _open(results)
+    settings = NodeSettings(
+        spool=SpoolSettings(folder=tmp_path / "spool"),
+        database=DatabaseSettings(url=str(results.engine.url)),
+        destinations=results.destinations,
+    )
+    share.unlink()
+    with Admin(settings) as admin:
+        admin.retry("1.2.2")
+    assert results.deliver(1, "share") == DeliveryState.WAITING
+    assert results.deliver(2, "share") == DeliveryState.DELIVERED
+    assert results.health("share").state is BreakerState.CLOSED
