@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, FileDataset, FileMetaDataset
+from pydicom.dataelem import RawDataElement
 from pydicom.encaps import get_frame
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
@@ -21,6 +22,7 @@ from inference.imaging.picture import MAXIMUM_PIXELS, grey_of, read_picture
 from inference.records import FileFormat, SourceHeader, SourceImage
 
 _PIXEL_DATA, _FLOAT_PIXEL_DATA = 0x7FE00010, (0x7FE00008, 0x7FE00009)
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 _MAXIMUM_INFLATED_BYTES = 1 << 28
 _REQUIRED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 _PADDING_BYTES = 16
@@ -101,6 +103,7 @@ def _read_dataset(file: Path, name: str, *, with_pixels: bool) -> tuple[FileData
             # Their texts quote values, and a patient's data must not reach a log. What matters is checked here.
             warnings.simplefilter("ignore")
             dataset = _parse(stream, name, at_pixels)
+            _check_whole(name, dataset)
             # Values are converted at first access: provoke now what a damaged or endless sequence would raise later.
             for _ in dataset.iterall():
                 pass
@@ -109,6 +112,15 @@ def _read_dataset(file: Path, name: str, *, with_pixels: bool) -> tuple[FileData
     except Exception as error:  # pydicom raises nearly anything for foreign bytes; RecursionError, MemoryError included
         raise SourceError(name, f"cannot be parsed as DICOM ({type(error).__name__})") from error
     return dataset, found[0] if found else None
+
+
+def _check_whole(name: str, dataset: Dataset) -> None:
+    """Raise SourceError when an element has fewer bytes than it says: pydicom takes what is there (M9)."""
+    for element in dataset.values():
+        # Not converted yet: what has no length of its own (FFFFFFFF) was read up to its end.
+        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+            if len(element.value) < element.length < _UNDEFINED_LENGTH:
+                raise SourceError(name, f"the data set is truncated within element {element.tag}")
 
 
 def _parse(stream: BinaryIO, name: str, at_pixels: Any) -> FileDataset:  # noqa: ANN401 - pydicom's callback type

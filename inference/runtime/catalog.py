@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.errors import DeviceError
 from inference.models.checkpoint import Manifest
 from inference.runtime.devices import cuda_is_there
 
@@ -69,6 +70,11 @@ OpenRuntime = Callable[[Path, Manifest, Placement], Runtime]
 
 
 def _torch(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
+    if importlib.util.find_spec("torch") is None:
+        raise DeviceError(
+            f"{manifest.name} is not compiled and PyTorch is not installed: run `scp-node models compile` where it is, "
+            "and copy the folder analysis.cache"
+        )
     from inference.runtime.torch_runtime import TorchRuntime
 
     return TorchRuntime(folder, manifest, placement)

@@ -74,7 +74,9 @@ class Node:
             variables["SCP_NODE__ANALYSIS__CHECKPOINTS"] = str(checkpoints)
         self.settings = load(None, variables)
         self.log = self.home / "node.log"
-        self.program = Program("serve", scp_node("serve", "--role", "receiver", "--role", "worker"), self.log, variables)
+        self.program = Program(
+            "serve", scp_node("serve", "--role", "receiver", "--role", "worker"), self.log, variables
+        )
 
     def __enter__(self) -> Self:
         self.program.start()

@@ -102,7 +102,9 @@ def _transformations() -> Iterator[Case]:
         **window(16, 0),
     )
     yield one("MONOCHROME2 with shape IDENTITY", PresentationLUTShape="IDENTITY")
-    yield one("negative slope", upside_down, RescaleSlope="-1", RescaleIntercept="4080", RescaleType="US")
+    yield one(
+        "negative slope", upside_down, RescaleSlope="-1", RescaleIntercept="4080", RescaleType="US", **window(16, 0)
+    )
     yield one("slope of 0.5", RescaleSlope="0.5", RescaleIntercept="0", RescaleType="US", **window(8, 0))
     yield one("intercept", RescaleSlope="1", RescaleIntercept="-1024", RescaleType="US", **window(16, -1024))
     yield one("exponents in DS", RescaleSlope="1e0", RescaleIntercept="-0.0", RescaleType="US")

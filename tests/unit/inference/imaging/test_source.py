@@ -349,3 +349,30 @@ def test_the_suffix_means_nothing(tmp_path):
     file = tmp_path / "x.dcm"
     Image.fromarray(phantoms.chest_array(64, 48, 8).astype(np.uint8)).save(file, format="PNG")
     assert read_header(file).file_format is FileFormat.PNG
+
+
+@pytest.mark.parametrize(
+    ("tag", "raw"),
+    [
+        (b"\x20\x00\x00\x40", b"\x20\x00\x00\x40UT\0\0\xfe\xff\xff\x7fabcd"),
+        (b"\x40\x00\x75\x02", b"\x40\x00\x75\x02SQ\0\0\0\0\0\x40"),
+    ],
+)
+def test_an_element_longer_than_the_file_is_a_truncation(tag, raw, store):
+    """Pydicom takes what there is, and the pixels are gone without a word (M9)."""
+    file = store(small())
+    data = file.read_bytes()
+    place = data.index(b"\x28\x00\x02\x00US")
+    file.write_bytes(data[:place] + raw + data[place:])
+    assert "PixelData" not in dcmread(file)
+    with pytest.raises(SourceError, match="truncated within element"):
+        read_header(file)
+
+
+def test_pixel_data_that_say_they_are_longer_are_a_truncation(store):
+    file = store(small())
+    data = file.read_bytes()
+    place = data.index(b"\xe0\x7f\x10\x00OW") + 8
+    file.write_bytes(data[:place] + b"\xfe\xff\xff\x7f" + data[place + 4 :])
+    with pytest.raises(SourceError, match="truncated within element"):
+        read_pixels(read_header(file))
