@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
 
-.PHONY: help setup demo test lint lock sbom audit format system clean bench faults soak
+.PHONY: help setup demo test lint lock sbom audit format system clean bench faults soak hostile fuzz
 
 help: ## list the targets
 	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -30,6 +30,14 @@ test: $(DEV) system lint ## everything CI runs: system packages, linters, all te
 faults: $(DEV) system ## kill processes at random, three runs on SQLite and three on PostgreSQL (20-40 minutes)
 	$(BIN)/python -m tests.faults.kills --runs 3 --database sqlite $(ARGS)
 	$(BIN)/python -m tests.faults.kills --runs 3 --database postgresql $(ARGS)
+
+hostile: $(DEV) ## the corpus of hostile files against a running node; table in docs/hostile.md
+	$(BIN)/python -m tests.hostile --report docs/hostile.md $(ARGS)
+
+MINUTES ?= 10
+
+fuzz: $(DEV) ## coverage-guided fuzzing of files and associations, MINUTES each; findings in .fuzz/
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES)
 
 soak: $(DEV) ## 5,000 radiographs and 2,000 bare connects, with a verdict on what grows; plot in soak.png
 	$(BIN)/python -m tests.faults.soak --plot soak.png $(ARGS)

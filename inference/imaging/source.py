@@ -118,9 +118,9 @@ def _check_whole(name: str, dataset: Dataset) -> None:
     """Raise SourceError when an element has fewer bytes than it says: pydicom takes what is there (M9)."""
     for element in dataset.values():
         # Not converted yet: what has no length of its own (FFFFFFFF) was read up to its end.
-        if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
-            if len(element.value) < element.length < _UNDEFINED_LENGTH:
-                raise SourceError(name, f"the data set is truncated within element {element.tag}")
+        value = element.value if isinstance(element, RawDataElement) else None
+        if isinstance(value, bytes) and len(value) < element.length < _UNDEFINED_LENGTH:
+            raise SourceError(name, f"the data set is truncated within element {element.tag}")
 
 
 def _parse(stream: BinaryIO, name: str, at_pixels: Any) -> FileDataset:  # noqa: ANN401 - pydicom's callback type

@@ -32,7 +32,7 @@ from tests.support.raw_dicom import associate_request, data, data_set, store_com
 _SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
 _CR = "1.2.840.10008.5.1.4.1.1.1"
 _PEER = Peer(calling_ae_title="FUZZ", called_ae_title="NODE", address="127.0.0.1", priority=Priority.ROUTINE)
-_FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+_FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
 _SPOOL = Spool(SpoolSettings(folder=_FOLDER / "spool", minimum_free_bytes=0, retention_days=1))
 _SPOOL.create()
 accepted: list[ReceivedInstance] = []
@@ -95,7 +95,7 @@ def one_input(content: bytes) -> None:
                 assert 0 <= tag < 1 << 32
                 assert len(value) <= len(rest)
     else:
-        # The library's own decoder: it may raise whatever it likes, the connection's thread ends by it; it may not hang.
+        # The library's own decoder: it may raise what it likes, the connection's thread ends by it; it may not hang.
         with contextlib.suppress(Exception):
             request = A_ASSOCIATE_RQ()
             request.decode(rest)

@@ -6,7 +6,6 @@ attributes. So mutations reach decoders without first having to guess lengths ar
 
 import copy
 import functools
-import os
 import sys
 import tempfile
 import warnings
@@ -40,8 +39,36 @@ ROWS = COLUMNS = 48
 SYNTAXES = [str(uid) for uid, _ in TRANSFER_SYNTAXES]
 NATIVE = SYNTAXES[:4]
 _DATA_SET, _FRAME, _VALUES = range(3)
-_KEYWORDS = ["Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType", "WindowCenter", "WindowWidth", "VOILUTFunction", "PresentationLUTShape", "PixelPaddingValue", "PixelPaddingRangeLimit", "Modality", "BodyPartExamined", "ViewPosition", "PatientOrientation", "PresentationIntentType", "SpecificCharacterSet", "PatientName", "SeriesDescription"]
-_FILE = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)) / "input.dcm"
+_KEYWORDS = (
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "NumberOfFrames",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "WindowCenter",
+    "WindowWidth",
+    "VOILUTFunction",
+    "PresentationLUTShape",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+    "Modality",
+    "BodyPartExamined",
+    "ViewPosition",
+    "PatientOrientation",
+    "PresentationIntentType",
+    "SpecificCharacterSet",
+    "PatientName",
+    "SeriesDescription",
+)
+_FILE = Path(tempfile.mkdtemp(prefix="fuzz-")) / "input.dcm"
 _ELIGIBILITY = EligibilitySettings()
 
 
