@@ -81,7 +81,7 @@ class ReceiverSettings(Section):
     )
     urgent_on_request: bool = Field(
         True,
-        description="Instances go first when Priority (0000,0700) is HIGH or (0040,1003) is STAT or HIGH, whoever sends.",
+        description="Go first when Priority (0000,0700) is HIGH or (0040,1003) is STAT or HIGH, whoever sends.",
     )
     maximum_associations: int = Field(
         50, ge=1, le=1000, description="Associations at the same time; more are rejected (transient)."
