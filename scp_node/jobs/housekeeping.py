@@ -28,12 +28,20 @@ def open_housekeeping(engine: sa.Engine, jobs: Jobs, spool: Spool, settings: Nod
     retention = Retention(engine, jobs, spool, settings.spool, models=settings.analysis.models, stop=stop)
     chores = (
         Chore(name="retention", every_s=_RETENTION_S, run=retention.remove_expired),
-        Chore(name="seal", every_s=_SEAL_S, run=lambda: trace.seal(engine)),
+        Chore(name="seal", every_s=_SEAL_S, run=lambda: seal_all(engine, stop)),
         Chore(name="forget", every_s=_FORGET_S, run=retention.forget_jobs),
         Chore(name="checkpoint", every_s=_CHECKPOINT_S, run=lambda: truncate_log(engine)),
         Chore(name="sweep", every_s=_SWEEP_S, run=retention.sweep),
     )
     return Chores(engine, chores, stop=stop)
+
+
+def seal_all(engine: sa.Engine, stop: threading.Event) -> int:
+    """Seal the trace piece by piece; return how many records were sealed."""
+    sealed = 0
+    while not stop.is_set() and (some := trace.seal(engine)):
+        sealed += some
+    return sealed
 
 
 def truncate_log(engine: sa.Engine) -> int:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_SEALED_AT_ONCE = 20_000
+_SEALED_AT_ONCE = 2000
+"""Records under one seal at most: SQLite's other writers wait while it is made."""
 _READ_AT_ONCE = 1000
 _BEGINNING = "0" * 64
 """What the first seal has in front of it."""
