@@ -6,7 +6,7 @@ from typing import Any
 
 from config.destinations import Destination
 from scp_node.delivery import dicom, folder
-from scp_node.delivery.records import EchoOutcome, Report
+from scp_node.delivery.records import EchoOutcome, IsWanted, Report
 from scp_node.records import ObjectOutcome, Outgoing
 
 
@@ -17,8 +17,9 @@ class Sender:
     Parameters
     ----------
     send
-        ``send(objects, destination, calling_ae_title=, report=)``: one attempt for all objects. Never raises for what
-        the destination does; every object dealt with has an outcome, told to ``report`` as soon as it is known.
+        ``send(objects, destination, calling_ae_title=, report=, is_wanted=)``: one attempt for all objects. Never
+        raises for what the destination does; every object dealt with has an outcome, told to ``report`` as soon as it
+        is known.
     echo
         ``echo(destination, calling_ae_title=)``: whether the destination would answer now.
     """
@@ -37,8 +38,17 @@ def _ignore(_outcome: ObjectOutcome) -> None:
     pass
 
 
+def _always(_item: Outgoing) -> bool:
+    return True
+
+
 def send(
-    objects: Sequence[Outgoing], destination: Destination, *, calling_ae_title: str, report: Report = _ignore
+    objects: Sequence[Outgoing],
+    destination: Destination,
+    *,
+    calling_ae_title: str,
+    report: Report = _ignore,
+    is_wanted: IsWanted = _always,
 ) -> list[ObjectOutcome]:
     """Make one attempt to send objects to a destination of any kind.
 
@@ -49,9 +59,15 @@ def send(
     report
         Told of each outcome as soon as it is known, so that a confirmed object is remembered even if the process dies
         with the next one.
+    is_wanted
+        Asked right before each object; one that is not wanted any more has no outcome.
     """
     return SENDERS[destination.kind].send(
-        objects, destination, calling_ae_title=title(destination, calling_ae_title), report=report
+        objects,
+        destination,
+        calling_ae_title=title(destination, calling_ae_title),
+        report=report,
+        is_wanted=is_wanted,
     )
 
 

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import Verification
 from config.destinations import DicomDestination
 from scp_node.delivery.association import NoAssociationError, open_association
 from scp_node.delivery.folder import alternatives
-from scp_node.delivery.records import ContextOutcome, EchoOutcome, Report
+from scp_node.delivery.records import ContextOutcome, EchoOutcome, IsWanted, Report
 from scp_node.delivery.statuses import Status, verdict_on
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 
@@ -21,7 +21,12 @@ _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
 
 def send(
-    objects: Sequence[Outgoing], destination: DicomDestination, *, calling_ae_title: str, report: Report
+    objects: Sequence[Outgoing],
+    destination: DicomDestination,
+    *,
+    calling_ae_title: str,
+    report: Report,
+    is_wanted: IsWanted,
 ) -> list[ObjectOutcome]:
     """Send objects by C-STORE (PS3.4 B.2), of alternatives the first whose SOP Class the peer accepts.
 
@@ -48,7 +53,8 @@ def send(
         with open_association(destination, calling_ae_title, proposed) as association:
             accepted = _accepted(association)
             for group in alternatives(objects):
-                _send_group(association, accepted, group, destination, note)
+                if is_wanted(group[0]):
+                    _send_group(association, accepted, group, destination, note)
     except NoAssociationError as error:
         for item in objects:
             if all(outcome.sop_instance_uid != item.sop_instance_uid for outcome in outcomes):

@@ -9,12 +9,17 @@ from itertools import groupby
 from pathlib import Path
 
 from config.destinations import FolderDestination
-from scp_node.delivery.records import EchoOutcome, Report
+from scp_node.delivery.records import EchoOutcome, IsWanted, Report
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 
 
 def send(
-    objects: Sequence[Outgoing], destination: FolderDestination, *, calling_ae_title: str, report: Report
+    objects: Sequence[Outgoing],
+    destination: FolderDestination,
+    *,
+    calling_ae_title: str,
+    report: Report,
+    is_wanted: IsWanted,
 ) -> list[ObjectOutcome]:
     """Write the objects as ``<SOP Instance UID>.dcm``; of alternatives the first.
 
@@ -28,6 +33,8 @@ def send(
         report(outcome)
 
     for first, *others in alternatives(objects):
+        if not is_wanted(first):
+            continue
         outcome = _write(first, destination.folder)
         note(outcome)
         if outcome.verdict is Verdict.CONFIRMED:

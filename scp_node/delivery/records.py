@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from scp_node.records import ObjectOutcome
+from scp_node.records import ObjectOutcome, Outgoing
 
 Report = Callable[[ObjectOutcome], None]
+IsWanted = Callable[[Outgoing], bool]
+"""Asked right before an object is sent: whether nobody else has brought it, or one of its group, meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

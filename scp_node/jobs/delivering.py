@@ -150,9 +150,17 @@ class DeliveryWork:
             outcomes.append(outcome)
             fence()
 
+        def is_wanted(item: Outgoing) -> bool:
+            # A worker that was silent for too long shares the job with its heir until it notices: each looks again
+            # right before it sends, so that what one has brought the other does not bring again.
+            fence()
+            return any(one.group == item.group for one in self._patience.call(read))
+
         # Whatever a sender does wrong is an outcome like any other: a job that raises would never be tried again.
         try:
-            catalog.send(pending, destination, calling_ae_title=self._calling_ae_title, report=report)
+            catalog.send(
+                pending, destination, calling_ae_title=self._calling_ae_title, report=report, is_wanted=is_wanted
+            )
         except Exception as error:  # top of a job: recorded and tried again until patience ends
             log.exception("delivery failed", destination=destination.name, instance=instance_id)
             for item in pending:

@@ -67,7 +67,7 @@ def deliver(to):
         file=Path(RG1),
         group="picture",
     )
-    [outcome] = send([item], to, calling_ae_title="NODE", report=lambda outcome: None)
+    [outcome] = send([item], to, calling_ae_title="NODE", report=lambda outcome: None, is_wanted=lambda item: True)
     return outcome
 
 
