@@ -1,5 +1,6 @@
 """Who waits for whom: urgent before routine, and no caller behind all of another's."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from config.base import Priority
 from config.storage import SpoolSettings
 from scp_node.errors import BusyError
-from scp_node.jobs import database, order, queues
+from scp_node.jobs import database, order, queues, workflows
 from scp_node.jobs.database import instance
 from scp_node.jobs.intake import Filing
 from scp_node.records import Intake
@@ -121,3 +122,31 @@ def test_too_much_that_waits_is_refused(engine, jobs, spool, receive):
     desk.send("A", 2)
     with pytest.raises(BusyError, match="too much"):
         desk.send("A")
+
+
+def test_the_durable_engine_runs_jobs_in_this_order(desk):
+    """The real one, with three jobs at a time."""
+    desk.send("MIGRATION", 40)
+    desk.send("WARD", 3)
+    recorder = Recorder()
+    workflows.launch(desk.engine, executor_id="me", slots=1, destinations=[], analysing=recorder, delivering=recorder)
+    try:
+        deadline = time.monotonic() + 120
+        while len(recorder.numbers) < 43:
+            assert time.monotonic() < deadline, recorder.numbers
+            time.sleep(0.05)
+    finally:
+        workflows.end_stop(workflows.begin_stop(5))
+    # Numbers 41 to 43 are the ward's; their turns are the first three, and jobs of one batch may pass each other.
+    assert {41, 42, 43} < set(recorder.numbers[:9])
+
+
+class Recorder:
+    """Stands where the work on jobs is, and notes their instances."""
+
+    def __init__(self):
+        self.numbers = []
+
+    def run(self, instance_id, *_):
+        self.numbers.append(instance_id)
+        return "done"
