@@ -244,8 +244,9 @@ def test_a_lease_is_renewed_and_survives_a_database_that_is_away(engine, monkeyp
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        # The command line lists jobs without paying for engines.
-        ("scp_node.jobs.admin", {"torch", "dbos", "highdicom", "pynetdicom", "numpy"}),
+        # The command line lists jobs and destinations without paying for engines.
+        ("scp_node.jobs.reading", {"torch", "dbos", "highdicom", "pynetdicom", "numpy"}),
+        ("scp_node.jobs.overview", {"torch", "dbos", "highdicom", "pynetdicom", "numpy"}),
         # A receiver's process holds no model and no report builder: those are the children's.
         ("scp_node.jobs.node", {"torch", "torchvision", "highdicom"}),
     ],
