@@ -18,7 +18,7 @@ _BEFORE_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """One SIGKILL: when, and whom it hit (``child``, a destination, or a process of the node)."""
+    """One SIGKILL: when, and whom it hit (``child``, a destination, or a process of the node); or a ``take-over``."""
 
     at: float
     victim: str

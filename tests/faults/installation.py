@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scp_node.errors import DatabaseError
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.records import InstanceRecord
 from scp_node.records import Verdict
+from tests.faults.account import Kill
 from tests.faults.postgres import Cluster
 from tests.faults.processes import Program, environment, free_port, python, scp_node, wait_until
 
@@ -177,6 +179,19 @@ class Installation:
                         if one.verdict is Verdict.CONFIRMED:
                             confirmed[one.destination][result.sop_instance_uid] = one.at.timestamp()
         return results, confirmed
+
+    def take_overs(self) -> list[Kill]:
+        """Return when workers took the jobs of others over: of killed ones, and of those silent for too long.
+
+        A slow machine can make a worker look dead; what it had on the wire then is sent again, as after a kill.
+        """
+        found = []
+        for program in self.nodes.values():
+            for line in program.log.read_text(errors="replace").splitlines():
+                if '"taking over jobs of dead workers"' in line:
+                    at = datetime.fromisoformat(json.loads(line)["timestamp"])
+                    found.append(Kill(at=at.timestamp(), victim="take-over"))
+        return found
 
     def wait_final(self, count: int, stalled_s: float) -> bool:
         """Wait until `count` instances are final; False when nothing has changed for `stalled_s` seconds."""

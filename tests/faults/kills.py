@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from scp_node.records import InstanceState
 from tests.faults import radiographs
 from tests.faults.account import Balance, Kill, balance
 from tests.faults.installation import DESTINATIONS, ONE_PROCESS, SHARED, Installation
@@ -96,7 +97,7 @@ class Run:
                 results=results,
                 confirmed=confirmed,
                 stored={name: read(installation.record(name)) for name in DESTINATIONS},
-                kills=self.done,
+                kills=self.done + installation.take_overs(),
             )
         finally:
             if sender.is_alive:
@@ -178,6 +179,26 @@ class Run:
             print(f"  {time.strftime('%H:%M:%S')} {line}", flush=True)
 
 
+def _row(run: Run, drawn: Balance, duration_s: float) -> str:
+    """Return the run as a row of the table in docs/reliability.md."""
+    victims = Counter(kill.victim for kill in run.done)
+    nodes = sum(victims[name] for name in run.processes)
+    columns = (
+        f"{run.database}, {len(run.processes)} process(es)",
+        run.seed,
+        f"{nodes} / {victims['child']} / {victims['first'] + victims['second']} / {victims['postgresql']}",
+        drawn.acknowledged,
+        sum(count for state, count in drawn.states.items() if InstanceState(state).is_final),
+        " and ".join(str(count) for count in drawn.delivered.values()),
+        len(drawn.duplicates_explained),
+        len(drawn.duplicates_unexplained),
+        len(drawn.lost),
+        len(drawn.stuck),
+        f"{duration_s:.0f} s",
+    )
+    return "| " + " | ".join(map(str, columns)) + " |"
+
+
 def _end(child: psutil.Process) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         child.kill()
@@ -216,6 +237,8 @@ def main() -> int:
         print("\n".join(drawn.lines()))
         print(f"ended by themselves     {len(run.ended)}")
         print(f"duration                {time.monotonic() - started:.0f} s")
+        print(_row(run, drawn, time.monotonic() - started))
+        print(_row(run, drawn, time.monotonic() - started))
         print("the contract held" if drawn.holds and not run.ended else "BROKEN", flush=True)
         broken += not drawn.holds or bool(run.ended)
         if drawn.holds and not arguments.keep:

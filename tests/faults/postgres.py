@@ -5,6 +5,8 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
+import weakref
 from pathlib import Path
 
 from tests.faults.processes import Program, environment, wait_until
@@ -27,21 +29,22 @@ class Cluster:
         if programs is None:
             raise RuntimeError("PostgreSQL is not installed (apt-get install postgresql)")
         self._programs = programs
-        self._data = folder / "data"
         self._port = port
         folder.mkdir(parents=True, exist_ok=True)
+        log = folder.parent / "postgresql.log"
         self._user = getpass.getuser()
         self._prefix: list[str] = []
         if os.geteuid() == 0:
             # The server refuses to run as root.
             self._user = "postgres"
             account = pwd.getpwnam(self._user)
+            # Folders of tests are private to root, and every start of pytest makes them so again: a server whose data lie
+            # there is cut off from them.
+            folder = Path(tempfile.mkdtemp(prefix="scp-node-postgresql-"))
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             os.chown(folder, account.pw_uid, account.pw_gid)
-            for parent in folder.parents:
-                # Folders of tests are private; the server's account must be able to pass through.
-                if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
             self._prefix = ["setpriv", "--reuid", self._user, "--regid", str(account.pw_gid), "--clear-groups"]
+        self._data = folder / "data"
         self.program = Program(
             "postgresql",
             [
@@ -58,7 +61,7 @@ class Cluster:
                 "-c",
                 "max_connections=300",
             ],
-            folder.parent / "postgresql.log",
+            log,
         )
 
     @property

@@ -220,7 +220,7 @@ def test_the_contract_holds_after_a_kill(chain, point):
             ]
             for name in DESTINATIONS
         },
-        kills=chain.kills,
+        kills=chain.kills + chain.installation.take_overs(),
     )
     assert drawn.holds, "\n".join(drawn.lines())
 
