@@ -38,8 +38,8 @@ class Cluster:
             # The server refuses to run as root.
             self._user = "postgres"
             account = pwd.getpwnam(self._user)
-            # Folders of tests are private to root, and every start of pytest makes them so again: a server whose data lie
-            # there is cut off from them.
+            # Folders of tests are private to root, and every start of pytest makes them so again: a server whose data
+            # lie there is cut off from them.
             folder = Path(tempfile.mkdtemp(prefix="scp-node-postgresql-"))
             weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             os.chown(folder, account.pw_uid, account.pw_gid)
