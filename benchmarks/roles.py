@@ -19,6 +19,7 @@ import psutil
 import sqlalchemy as sa
 
 from config.analysis import AnalysisSettings
+from config.results import SecondaryCaptureSettings
 from scp_node.demo.phantoms import chest_array, cr
 from scp_node.jobs import database
 from scp_node.jobs.database import instance
@@ -127,7 +128,11 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(AnalysisSettings().models))
     parser.add_argument("--runtime", default=None, help="analysis.runtime; default: as shipped")
     arguments = parser.parse_args()
-    settings = {"analysis": {"runtime": arguments.runtime}} if arguments.runtime else {}
+    # The results that are shipped as default, not the small ones of fault runs.
+    shipped = SecondaryCaptureSettings()
+    settings = {"results": {"secondary_capture": {"singles": shipped.singles, "panel_size": shipped.panel_size}}}
+    if arguments.runtime:
+        settings["analysis"] = {"runtime": arguments.runtime}
     with tempfile.TemporaryDirectory(prefix="scp-node-roles-") as name:
         site = Installation(
             Path(name),
