@@ -65,7 +65,9 @@ class AnalysisSettings(Section):
         120.0, gt=0, description="One analysis; a child that takes longer is ended and the instance is a dead letter."
     )
     memory_limit_bytes: int = Field(
-        0, ge=0, description="Address space of a child process beyond what the models take; 0: no limit."
+        4 * 2**30,
+        ge=0,
+        description="Address space of a child process beyond what the models take, without CUDA; 0: no limit.",
     )
     attempts: int = Field(
         3, ge=1, le=20, description="Child processes that may die on one instance before it is a dead letter."

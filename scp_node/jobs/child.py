@@ -42,7 +42,7 @@ def main(descriptor: int, parent: int) -> int:
         except Exception as error:  # top of the process: whatever it is, the parent must hear of it
             _say(lines, {"broken": f"{type(error).__name__}: {error}"})
             return 1
-        if first["memory_limit_bytes"]:
+        if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
         _say(lines, {"ready": True})
         for line in lines:
@@ -78,6 +78,12 @@ def _limit_memory(beyond_bytes: int) -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + beyond_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _uses_cuda() -> bool:
+    # Its driver reserves address space by the hundred gigabytes, now and whenever a library of its own is first needed.
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())
 
 
 def _die_with(parent: int) -> None:
