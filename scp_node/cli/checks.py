@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ from pydicom.uid import (
 )
 
 from config.destinations import DicomDestination
+from config.receiver import ReceiverTlsSettings
 from config.settings import NodeSettings
 from inference.errors import CheckpointError
 from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
@@ -31,6 +33,7 @@ from scp_node.cli.output import size
 from scp_node.delivery.catalog import echo
 from scp_node.delivery.dicom import negotiate
 from scp_node.errors import DatabaseError
+from scp_node.security.certificates import CredentialsError, certificates_in_use, expiring, read_certificates
 
 PACKAGES = (
     "scp-node",
@@ -146,6 +149,12 @@ def receiver(settings: NodeSettings) -> Iterator[Finding]:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(own.bind, own.bind)  # noqa: S104
     title = own.callers[0].ae_title if own.callers else "DOCTOR"
     peer = DicomDestination(name="receiver", ae_title=own.ae_title, host=host, port=own.port, timeout_s=5)
+    if own.tls.only:
+        try:
+            peer = peer.model_copy(update=_through_tls(own.tls))
+        except CredentialsError as error:
+            yield Finding(check="receiver", level=Level.FAILED, detail=str(error))
+            return
     outcome = echo(peer, title)
     if outcome.is_reachable:
         yield Finding(check="receiver", level=Level.OK, detail=outcome.detail)
@@ -154,6 +163,31 @@ def receiver(settings: NodeSettings) -> Iterator[Finding]:
         yield Finding(check="receiver", level=Level.NOTE, detail=detail)
     else:
         yield Finding(check="receiver", level=Level.NOTE, detail=f"not running? {outcome.detail}")
+
+
+def _through_tls(own: ReceiverTlsSettings) -> dict[str, object]:
+    """How the node calls itself: whatever its certificate is called and whoever signed it, it shall be this one."""
+    assert own.certificate is not None  # noqa: S101 - the settings see to it
+    return {
+        "port": own.port,
+        "tls": True,
+        "tls_sha256": read_certificates(own.certificate)[0].sha256,
+        "tls_certificate": own.certificate,
+        "tls_key": own.key,
+    }
+
+
+def certificates(settings: NodeSettings) -> Iterator[Finding]:
+    """Whether the certificates of the configuration can be read and are valid for a while."""
+    now = datetime.now(UTC)
+    needing = expiring(settings, now=now)
+    for used, sentence in needing:
+        # Zero days from now: what is wrong today, not soon.
+        level = Level.FAILED if used.warning(now, 0) else Level.NOTE
+        yield Finding(check=f"certificate of {used.used_for}", level=level, detail=f"{used.file}: {sentence}")
+    found = certificates_in_use(settings)
+    if found and not needing:
+        yield Finding(check="certificates", level=Level.OK, detail=f"{len(found)} in use, none expires soon")
 
 
 def destinations(settings: NodeSettings) -> Iterator[Finding]:
@@ -202,4 +236,4 @@ def _contexts(settings: NodeSettings, destination: DicomDestination, check: str)
         yield Finding(check=check, level=Level.OK if took else Level.FAILED, detail=detail)
 
 
-CHECKS: tuple[Check, ...] = (versions, disk, database, models, codecs, receiver, destinations)
+CHECKS: tuple[Check, ...] = (versions, disk, database, models, codecs, certificates, receiver, destinations)

@@ -61,7 +61,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="NAME",
         help="DNS name or IP address of node or peer; may be given several times (default: this machine and localhost)",
     )
-    making.add_argument("--days", type=int, default=30, help="how long they are valid (default: 30)")
+    making.add_argument("--days", type=int, default=90, help="how long they are valid (default: 90)")
     listing = actions.add_parser("list", help="show every certificate in use; exit code 1 when one needs a person")
     listing.add_argument("--json", action="store_true", help="one JSON object per certificate and line")
     for action in (making, listing):
