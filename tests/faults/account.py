@@ -181,7 +181,7 @@ def repeats(
             cause = [kill for kill in suspects if first - _BEFORE_S <= kill.at <= end]
             is_resent = confirmed is not None and confirmed.get(uid, second) < second
             if cause and not is_resent:
-                explained.append(f"{uid}: {cause[0].victim} killed {cause[0].at - first:+.3f} s from its arrival")
+                explained.append(f"{uid}: {cause[0].victim}, {cause[0].at - first:+.3f} s from its arrival")
             elif is_resent:
                 unexplained.append(f"{uid}: sent although its confirmation was committed")
             else:

@@ -238,7 +238,6 @@ def main() -> int:
         print(f"ended by themselves     {len(run.ended)}")
         print(f"duration                {time.monotonic() - started:.0f} s")
         print(_row(run, drawn, time.monotonic() - started))
-        print(_row(run, drawn, time.monotonic() - started))
         print("the contract held" if drawn.holds and not run.ended else "BROKEN", flush=True)
         broken += not drawn.holds or bool(run.ended)
         if drawn.holds and not arguments.keep:
