@@ -157,7 +157,8 @@ class Handlers:
         """Hand a complete object over and answer (PS3.4 B.2.3); never raises, and leaves no temporary file."""
         command, peer = reception.command, reception.peer
         log = _log.bind(
-            sop_instance_uid=command.sop_instance_uid,
+            # What is no UID may be anything, a name too.
+            sop_instance_uid=command.sop_instance_uid if is_uid(command.sop_instance_uid) else "no UID",
             calling_ae_title=peer.calling_ae_title,
             peer_address=peer.address,
         )
@@ -214,7 +215,6 @@ class Handlers:
             priority=self._priority(reception, file.head),
             received_at=self._now(),
         )
-
 
     def _priority(self, reception: Reception, head: bytes) -> Priority:
         goes_first = self._urgent_on_request and (
