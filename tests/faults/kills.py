@@ -38,6 +38,9 @@ VICTIMS = {"node": 8, "child": 5, "all": 2, "first": 2, "second": 2, "database":
 is the server of PostgreSQL."""
 
 
+_RECOVERY_S = 60.0
+
+
 @dataclass(kw_only=True)
 class Run:
     """One run with one seed.
@@ -113,7 +116,8 @@ class Run:
                 with self._hands_off:
                     for program in installation.nodes.values():
                         if not program.is_alive:
-                            self.ended.append(program.name)
+                            if not self._is_database_young():
+                                self.ended.append(program.name)
                             self._tell(f"{program.name} ended by itself with {program.wait(1)}")
                             program.start()
 
@@ -124,6 +128,10 @@ class Run:
         finally:
             over.set()
             supervisor.join()
+
+    def _is_database_young(self) -> bool:
+        """Whether PostgreSQL was killed a moment ago: a node that starts without its database says so and ends."""
+        return any(kill.victim == "postgresql" and time.time() - kill.at < _RECOVERY_S for kill in self.done)
 
     def _kill_all(self, installation: Installation, chance: random.Random, expected: int) -> None:
         names, weights = list(VICTIMS), list(VICTIMS.values())
