@@ -45,6 +45,8 @@ def running(folder: Path) -> Iterator[str]:
         port = {ports[0]}
         [console]
         port = {ports[1]}
+        [analysis]
+        runtime = "torch"
         [spool]
         folder = "{folder}/spool"
         minimum_free_bytes = 1_000_000

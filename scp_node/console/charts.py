@@ -8,7 +8,7 @@ from markupsafe import Markup, escape
 
 from scp_node.jobs.statistics import Activity, ModelStatistics
 
-_WIDTH, _HEIGHT = 640, 160
+_WIDTH, _NARROW, _HEIGHT = 640, 400, 160
 _LEFT, _BOTTOM, _TOP = 36, 22, 8
 
 
@@ -62,8 +62,8 @@ def activity(data: Activity, names: Sequence[tuple[str, str]], title: str) -> Ma
 def histogram(model: ModelStatistics, title: str) -> Markup:
     """How often each probability was given, with the threshold marked."""
     top = _nice(max(model.histogram, default=0))
-    parts = [_grid(top)]
-    slot = (_WIDTH - _LEFT) / len(model.histogram)
+    parts = [_grid(top, width=_NARROW)]
+    slot = (_NARROW - _LEFT) / len(model.histogram)
     for number, count in enumerate(model.histogram):
         if not count:
             continue
@@ -85,21 +85,21 @@ def histogram(model: ModelStatistics, title: str) -> Markup:
                 count,
             )
         )
-    mark = _LEFT + model.threshold * (_WIDTH - _LEFT)
+    mark = _LEFT + model.threshold * (_NARROW - _LEFT)
     parts.append(
         Markup('<line class="bar-mark" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(mark, _TOP, _foot())
     )
     parts += [
-        _label(_LEFT + share * (_WIDTH - _LEFT), f"{share * 100:.0f} %", end=share == 1)
+        _label(_LEFT + share * (_NARROW - _LEFT), f"{share * 100:.0f} %", end=share == 1)
         for share in (0, 0.25, 0.5, 0.75, 1)
     ]
-    return _figure(parts, title)
+    return _figure(parts, title, width=_NARROW)
 
 
 def positivity(models: Sequence[ModelStatistics], first_day: int, days: int, title: str) -> Markup:
     """The share of positives per day, one line per model."""
     parts = [_grid(100, suffix=" %")]
-    step = (_WIDTH - _LEFT) / max(1, days - 1)
+    step = (_WIDTH - _LEFT - 6) / max(1, days - 1)
     for place, model in enumerate(models):
         points = [
             (_LEFT + (one.day - first_day) * step, _foot() - one.positive / one.judged * _inner(), one)
@@ -122,17 +122,17 @@ def positivity(models: Sequence[ModelStatistics], first_day: int, days: int, tit
     return _figure(parts, title)
 
 
-def _figure(parts: Sequence[Markup], title: str) -> Markup:
+def _figure(parts: Sequence[Markup], title: str, *, width: int = _WIDTH) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT, title, Markup("").join(parts)
+        width, _HEIGHT, title, Markup("").join(parts)
     )
 
 
-def _grid(top: float, suffix: str = "") -> Markup:
+def _grid(top: float, suffix: str = "", *, width: int = _WIDTH) -> Markup:
     lines = Markup("")
     for share in (0.0, 0.5, 1.0):
         y = _foot() - share * _inner()
-        lines += Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_LEFT, _WIDTH, y, y)
+        lines += Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(_LEFT, width, y, y)
         lines += Markup('<text class="axis" x="{}" y="{:.1f}" text-anchor="end">{:g}{}</text>').format(
             _LEFT - 5, y + 4, top * share, escape(suffix)
         )

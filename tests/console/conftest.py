@@ -87,6 +87,8 @@ def node(tmp_path_factory, radiograph, damaged):
         port = {receiver_port}
         [console]
         port = {console_port}
+        [analysis]
+        runtime = "torch"  # nothing to compile first
         [spool]
         folder = "{folder}/spool"
         minimum_free_bytes = 1_000_000

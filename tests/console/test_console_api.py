@@ -67,7 +67,9 @@ def test_the_explorer_says_what_the_node_says(node, radiograph):
 def test_stow_goes_the_way_of_c_store(node, tmp_path):
     from scp_node.demo.phantoms import cr
 
-    dataset = cr(seed=5)
+    file = tmp_path / "cr.dcm"
+    cr(seed=5).save_as(file, enforce_file_format=True)
+    dataset = pydicom.dcmread(file)
     client = DICOMwebClient(url=f"{node.address}/dicom-web")
     client.store_instances([dataset])
     number = node.wait_for(dataset.SOPInstanceUID, "delivered", "not_eligible")
@@ -140,7 +142,7 @@ def test_no_request_of_the_documented_api_ends_in_a_server_error(node):
     tried = 0
     for found in schema.get_all_operations():
         operation = found.ok()
-        if "analyze" in operation.path:
+        if "analyze" in operation.path or operation.path.startswith("/dicom-web"):
             continue
 
         @given(case=operation.as_strategy())
