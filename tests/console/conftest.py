@@ -158,7 +158,7 @@ def browser():
 def page(browser):
     """A new page; afterwards the console of the browser must be empty."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
-    context.set_default_timeout(LIMIT_S * 1000)
+    context.set_default_timeout(45_000)
     made = context.new_page()
     said = []
     made.on("pageerror", lambda error: said.append(str(error)))
