@@ -1,5 +1,6 @@
 """The same jobs as examples do them, as peers of the benchmarks: everything inside pynetdicom's C-STORE handler."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -108,9 +109,7 @@ def analyse(port: int, destination: int, destination_title: str) -> None:  # noq
         )
         content = highdicom.sr.MeasurementReport(
             observation_context=context,
-            procedure_reported=codes.cid100.ChestXRay
-            if hasattr(codes.cid100, "ChestXRay")
-            else codes.SCT.RadiographicProcedure,
+            procedure_reported=highdicom.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray"),
             imaging_measurements=groups,
         )
         return highdicom.sr.ComprehensiveSR(
@@ -160,6 +159,7 @@ def analyse(port: int, destination: int, destination_title: str) -> None:  # noq
 
 
 if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
     if sys.argv[1] == "store":
         store(int(sys.argv[2]), Path(sys.argv[3]))
     else:

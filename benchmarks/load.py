@@ -59,14 +59,29 @@ class Source:
 
 
 def send(port: int, ae_title: str, files: list[Path]) -> None:
-    """Send files over one association; raises where one was not stored."""
-    command = ["dcmsend", "--max-pdu", "131072", "--max-send-pdu", "131072", "--aetitle", "BENCH", "--call", ae_title]
-    subprocess.run(
+    """Send files over one association; raises where one was not stored (the exit code alone does not tell)."""
+    command = [
+        "dcmsend",
+        "--verbose",
+        "--max-pdu",
+        "131072",
+        "--max-send-pdu",
+        "131072",
+        "--aetitle",
+        "BENCH",
+        "--call",
+        ae_title,
+    ]
+    done = subprocess.run(
         [*command, "127.0.0.1", str(port), *map(str, files)],
-        check=True,
         capture_output=True,
+        text=True,
         env=os.environ | {"TCP_NODELAY": "1"},
+        check=False,
     )
+    stored = done.stderr.count("(Success)") + done.stdout.count("(Success)")
+    if done.returncode or stored != len(files):
+        raise RuntimeError(f"{stored} of {len(files)} files were stored: {done.stderr[-300:] or done.stdout[-300:]}")
 
 
 def closed(port: int, ae_title: str, files: list[Path], *, associations: int) -> None:
@@ -76,7 +91,7 @@ def closed(port: int, ae_title: str, files: list[Path], *, associations: int) ->
     def work(part: list[Path]) -> None:
         try:
             send(port, ae_title, part)
-        except (subprocess.CalledProcessError, OSError) as error:
+        except (RuntimeError, OSError) as error:
             failed.append(error)
 
     threads = [threading.Thread(target=work, args=(files[start::associations],)) for start in range(associations)]
