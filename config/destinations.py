@@ -27,7 +27,7 @@ class DicomDestination(DestinationBase):
     timeout_s: float = Field(30.0, gt=0, description="Wait for connecting and for each answer.")
     storage_commitment: bool = Field(
         False,
-        description="Ask the peer to take responsibility for what it stored (PS3.4 J); it must know this node's address.",
+        description="Ask the peer to take responsibility for what it stored (PS3.4 J); it must know this node.",
     )
     commitment_timeout_s: float = Field(3600.0, gt=0, description="Wait for its report before asking again.")
     commitment_attempts: int = Field(
