@@ -29,6 +29,7 @@ from inference.records import ChestImage, RenderRule, SourceImage, Window, Windo
 _SATURATED = 0.995
 """Share of pixels at one end of the window beyond which the window is not meant for this picture."""
 _SEED_SATURATED = 0.95
+_COUNTED_AT_ONCE = 1 << 23
 _IMAGE_WITHOUT_HEADER = Dataset()
 
 
@@ -103,8 +104,14 @@ def _all_stored_values(image: SourceImage) -> NDArray[np.float64]:
 def _histogram(image: SourceImage) -> NDArray[np.int64]:
     """Return (n,) int64: how many pixels have each bit pattern."""
     size = 256 if image.stored_values.dtype.itemsize == 1 else 65536
-    counts = np.bincount(_patterns(image.stored_values).ravel(), minlength=size)
-    return np.asarray(counts, dtype=np.int64)
+    patterns = _patterns(image.stored_values)
+    counts = np.zeros(size, dtype=np.int64)
+    # OpenCV counts in float32, which is exact up to 2**24: no more pixels at once than fit into one bin.
+    rows = max(1, _COUNTED_AT_ONCE // patterns.shape[1])
+    for top in range(0, len(patterns), rows):
+        counted = cv2.calcHist([patterns[top : top + rows]], [0], None, [size], [0, size])
+        counts += counted.ravel().astype(np.int64)
+    return counts
 
 
 def _apply(levels: NDArray[np.uint8], stored_values: NDArray[np.generic]) -> NDArray[np.uint8]:
