@@ -8,12 +8,23 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
-from pydantic import AwareDatetime, BaseModel
+from pydantic import AwareDatetime
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
 from config.write import in_use
 from scp_node.console.access import Visitor
+from scp_node.console.answers import (
+    Details,
+    Happened,
+    InstanceList,
+    Listed,
+    Model,
+    Queues,
+    Reached,
+    Result,
+    Storage,
+)
 from scp_node.console.reading import card_of, models_of
 from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, Operator
 from scp_node.console.services import Services
@@ -22,17 +33,14 @@ from scp_node.errors import JobStateError
 from scp_node.jobs import breaker, statistics, user_actions, worklist
 from scp_node.jobs.breaker import DestinationHealth
 from scp_node.jobs.records import (
-    ConfirmationRecord,
-    DeliveryRecord,
     Finding,
     InstanceDetail,
     InstanceFilter,
     InstanceRecord,
-    PredictionRecord,
 )
 from scp_node.jobs.statistics import Activity, Findings
 from scp_node.jobs.user_actions import UserAction
-from scp_node.records import InstanceState, ResultKind
+from scp_node.records import InstanceState
 
 router = APIRouter(prefix="/api/v1", tags=["node"])
 
@@ -44,99 +52,6 @@ _ACTS: dict[int | str, dict[str, Any]] = {
     403: {"description": "The role does not allow it."},
     409: {"description": "The instance is in a state in which this cannot be done."},
 }
-
-
-class Listed(BaseModel):
-    """One instance of the worklist."""
-
-    instance: InstanceRecord
-    predictions: tuple[PredictionRecord, ...]
-
-
-class InstanceList(BaseModel):
-    """One page; ``next_after`` asks for the one that follows, null: this was the last."""
-
-    entries: list[Listed]
-    next_after: int | None
-
-
-class Result(BaseModel):
-    """One result object and what the destinations made of it."""
-
-    sop_instance_uid: str
-    sop_class_uid: str
-    transfer_syntax_uid: str
-    kind: ResultKind
-    model: str | None
-    size_bytes: int
-    confirmations: tuple[ConfirmationRecord, ...]
-
-
-class Details(BaseModel):
-    """All that is known of one instance."""
-
-    instance: InstanceRecord
-    sha256: str
-    size_bytes: int
-    transfer_syntax_uid: str
-    called_ae_title: str
-    analysed_at: datetime | None
-    duration_s: float | None
-    window: str
-    notes: tuple[str, ...]
-    predictions: tuple[PredictionRecord, ...]
-    results: list[Result]
-    deliveries: tuple[DeliveryRecord, ...]
-
-
-class Happened(BaseModel):
-    """One record of the trace."""
-
-    id: int
-    at: datetime
-    event: str
-    detail: dict[str, Any]
-
-
-class Reached(BaseModel):
-    """Whether a destination answers."""
-
-    is_reachable: bool
-    detail: str
-    duration_s: float
-
-
-class Model(BaseModel):
-    """A model that is in use."""
-
-    name: str
-    title: str
-    version: str
-    architecture: str
-    threshold: float
-    site_threshold: float | None
-    rule: str
-    preprocessing: str
-    weights_sha256: str
-    training_data: str
-    created: str
-
-
-class Queues(BaseModel):
-    """What waits, and where."""
-
-    instances: dict[str, int]
-    deliveries: dict[str, dict[str, int]]
-    oldest_waiting_s: float | None
-
-
-class Storage(BaseModel):
-    """What is kept and how much room there is."""
-
-    free_bytes: int
-    minimum_free_bytes: int
-    received_bytes: int
-    retention_days: float
 
 
 @router.get("/instances")
