@@ -1,4 +1,4 @@
-"""A third of the corpus against a running node; `make hostile` sends all of it."""
+"""A fifth of the corpus against a running node; `make hostile` sends all of it."""
 
 import pytest
 
@@ -10,8 +10,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.mark.timeout(1200)
-def test_every_third_case_ends_as_it_must(tmp_path):
-    cases = all_cases()[::3]
+# Results hold what their sources do, byte for byte; pydicom remarks on it.
+@pytest.mark.filterwarnings("ignore:Unknown encoding:UserWarning", "ignore:Invalid value for VR:UserWarning")
+def test_every_fifth_case_ends_as_it_must(tmp_path):
+    cases = all_cases()[::5]
     with Node(tmp_path) as node:
         found = node.judge(cases)
         complaints = node.complaints(cases)
