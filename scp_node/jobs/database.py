@@ -9,14 +9,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from scp_node.errors import DatabaseError
-from scp_node.jobs.patience import Patience
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
+
+    from scp_node.jobs.patience import Patience
 
 BUSY_TIMEOUT_MS = 30_000
 """Writers of one SQLite file queue up; none waits longer than this."""
@@ -250,7 +254,7 @@ chore = sa.Table(
 """Work that one process does for all now and then, and who does it at the moment."""
 
 
-def open_engine(url: str, *, create_folder: bool = True, patience: Patience | None = None) -> sa.Engine:
+def open_engine(url: str, *, create_folder: bool = True, patience: "Patience | None" = None) -> sa.Engine:
     """Open the database for this process; makes the folder of an SQLite file, not the tables.
 
     One engine serves the node's tables and the durable engine's, so that both change in one transaction.
@@ -278,7 +282,7 @@ def open_engine(url: str, *, create_folder: bool = True, patience: Patience | No
     return engine
 
 
-def _open_postgresql(url: sa.URL, patience: Patience | None) -> sa.Engine:
+def _open_postgresql(url: sa.URL, patience: "Patience | None") -> sa.Engine:
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
     # What the URL says itself comes first.
@@ -348,9 +352,14 @@ def exclusive(engine: sa.Engine, *tables: sa.Table) -> Iterator[sa.Connection]:
         yield connection
 
 
-def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+def insert(connection: sa.Connection, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
     """INSERT that knows ``on_conflict_do_nothing``, in the words of this database."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table)
+    # Imported here: it comes with all drivers for PostgreSQL, which a command on an SQLite file would load for nothing.
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.insert(table)
 
 
 def lock_instance(connection: sa.Connection, instance_id: int) -> sa.Row[Any] | None:
