@@ -5,7 +5,6 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from scp_node.audit.auditor import open_trail
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, moment, table, write_json
 from scp_node.errors import UnknownJobError
@@ -90,6 +89,9 @@ def _show(reader: "Reader", args: argparse.Namespace) -> None:
 
 
 def _verify(reader: "Reader", settings: "NodeSettings", args: argparse.Namespace) -> int:
+    # Imported here: `audit show` has nothing to do with the trail.
+    from scp_node.audit.auditor import open_trail
+
     found = reader.verify(dict(args.expect))
     trail = open_trail(settings)
     trail_faults = [f"{trail.file.name}: {fault}" for fault in trail.faults()] if trail.file.exists() else []

@@ -10,7 +10,6 @@ from config.load import ConfigError
 from config.settings import NodeSettings
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, moment, table, write_json
-from scp_node.telemetry import logs
 
 if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
@@ -59,8 +58,6 @@ def add_parser(subparsers: "Subparsers") -> None:
 def run(args: argparse.Namespace) -> int:
     """Return 0; 1 if a destination that was asked is away."""
     settings = settings_of(args)
-    logs.configure(settings.logging, libraries=False)
-
     from scp_node.jobs.overview import Overview
 
     with Overview(settings) as overview:
@@ -82,8 +79,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _echo(settings: NodeSettings) -> "dict[str, EchoOutcome]":
+    # Only here is anything sent or logged.
     from scp_node.delivery.catalog import echo
+    from scp_node.telemetry import logs
 
+    logs.configure(settings.logging, libraries=False)
     if not settings.destinations:
         return {}
     # At once: a black hole takes all of its time limit.

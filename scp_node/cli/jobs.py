@@ -94,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look(settings: NodeSettings, args: argparse.Namespace) -> None:
-    from scp_node.jobs.export import describe
     from scp_node.jobs.reading import Reader
 
     with Reader(settings) as reader:
@@ -107,6 +106,8 @@ def _look(settings: NodeSettings, args: argparse.Namespace) -> None:
             case "list":
                 _print_list(reader, _filter(args), args.limit or _SHOWN)
             case _ if args.json:
+                from scp_node.jobs.export import describe
+
                 write_json(describe(reader.show(args.id), ()))
             case _:
                 _print_detail(reader.show(args.id))

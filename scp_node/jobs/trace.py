@@ -24,7 +24,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-import structlog
 
 from scp_node.jobs import database
 from scp_node.jobs.acting import actor
@@ -32,8 +31,6 @@ from scp_node.jobs.database import sent_uid, trace, trace_seal
 
 if TYPE_CHECKING:
     from scp_node.jobs.summary import Analysed
-
-log = structlog.get_logger(__name__)
 
 _SEALED_AT_ONCE = 2000
 """Records under one seal at most: SQLite's other writers wait while it is made."""
@@ -255,7 +252,10 @@ def seal(engine: sa.Engine) -> int:
         for start in range(0, len(ids), _READ_AT_ONCE):
             some = ids[start : start + _READ_AT_ONCE]
             connection.execute(sa.update(trace).where(trace.c.id.in_(some)).values(seal=number))
-    log.info("trace sealed", number=number, records=len(rows), digest=digest.value)
+    # Imported here: commands that only read the trace log nothing.
+    import structlog
+
+    structlog.get_logger(__name__).info("trace sealed", number=number, records=len(rows), digest=digest.value)
     return len(rows)
 
 

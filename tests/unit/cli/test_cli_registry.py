@@ -1,4 +1,4 @@
-"""The registry of commands: help and light commands never load torch."""
+"""The registry of commands: help and light commands never load what they do not use."""
 
 import subprocess
 import sys
@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from scp_node.cli.main import COMMANDS, main
+from scp_node.jobs import database
+from scp_node.jobs.migrations import migrate
 
 _PROBE = """
 import sys
@@ -14,21 +16,65 @@ try:
     code = main({arguments!r})
 except SystemExit as error:
     code = error.code
-heavy = sorted({{"torch", "torchvision", "highdicom", "dbos", "cv2"}} & set(sys.modules))
+heavy = sorted({heavy!r} & set(sys.modules))
 print("CODE", code, "HEAVY", heavy)
 """
 
+_ENGINES = {"torch", "torchvision", "highdicom", "dbos", "cv2"}
+_NOT_FOR_READING = _ENGINES | {
+    # Nothing is logged, no object is read, nothing is sent, and the database is an SQLite file.
+    "structlog",
+    "numpy",
+    "pydicom",
+    "pynetdicom",
+    "cryptography",
+    "starlette",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql",
+    "rich.traceback",
+    "scp_node.jobs.admin",
+    "scp_node.jobs.export",
+    "scp_node.audit.auditor",
+}
 
-def probe(*arguments: str) -> str:
-    """Run main() in a fresh interpreter; its last line names exit code and heavy packages that were imported."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROBE.format(arguments=list(arguments))], capture_output=True, text=True, check=True
-    )
+
+def probe(*arguments: str, heavy: set[str] = _ENGINES) -> str:
+    """Run main() in a fresh interpreter; its last line names exit code and heavy modules that were imported."""
+    program = _PROBE.format(arguments=list(arguments), heavy=heavy)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    """Configuration of a node that was started once and has received nothing."""
+    folder = tmp_path_factory.mktemp("node")
+    url = f"sqlite:///{folder / 'node.sqlite'}"
+    engine = database.open_engine(url)
+    migrate(engine)
+    engine.dispose()
+    file = folder / "node.toml"
+    file.write_text(f'[database]\nurl = "{url}"\n', encoding="utf-8")
+    return str(file)
 
 
 def test_help_imports_nothing_heavy():
     assert probe("--help") == "CODE 0 HEAVY []"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("jobs", "list"), 0),
+        (("jobs", "list", "--json"), 0),
+        # Of nothing that exists: what that takes is loaded all the same.
+        (("jobs", "show", "1"), 1),
+        (("audit", "show", "1"), 1),
+        (("destinations",), 0),
+    ],
+)
+def test_commands_that_read_load_only_what_they_use(config_file, arguments, code):
+    assert probe(*arguments, "--config", config_file, heavy=_NOT_FOR_READING) == f"CODE {code} HEAVY []"
 
 
 def test_help_names_every_command_and_the_exit_codes(capsys):
