@@ -40,7 +40,8 @@ class Spool:
         self.folder = settings.folder.absolute()
         self._minimum_free_bytes = settings.minimum_free_bytes
         self._counter = itertools.count()
-        self._fan_out: set[Path] = set()
+        # Names, not paths: there are 65,536 of them once a node has run for long.
+        self._fan_out: set[str] = set()
 
     @property
     def incoming(self) -> Path:
@@ -242,14 +243,17 @@ class Spool:
 
     def _make_durable_folder(self, folder: Path) -> None:
         """Make a folder and those above it, so that the entry of each survives a power cut."""
-        if folder == self.folder or folder in self._fan_out:
+        if folder == self.folder:
+            return
+        name = folder.relative_to(self.folder).as_posix()
+        if name in self._fan_out:
             return
         self._make_durable_folder(folder.parent)
         _make_private_folder(folder)
         # Also when it was there: another process may have made it and not yet synchronised the entry.
         _synchronise(folder.parent)
-        if len(folder.relative_to(self.folder).parts) <= _FAN_OUT_DEPTH:
-            self._fan_out.add(folder)
+        if name.count("/") < _FAN_OUT_DEPTH:
+            self._fan_out.add(name)
 
     def _temporary_path(self) -> Path:
         # Process and counter tell a reader whose it is; the random part keeps restarted containers apart (process 1).
