@@ -5,7 +5,9 @@ Where pydicom may choose, it falls through from a decoder that refuses a damaged
 
 import contextlib
 import logging
+import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import imagecodecs
@@ -53,7 +55,7 @@ TRANSFER_SYNTAXES: tuple[tuple[str, str], ...] = (
     (HTJ2KLossless, _OWN),
     (HTJ2KLosslessRPCL, _OWN),
     (HTJ2K, _OWN),
-    (RLELossless, "pydicom"),
+    (RLELossless, _OWN),
 )
 """Each transfer syntax with its decoder: imagecodecs, or the plugin of pydicom; empty where nothing is compressed."""
 
@@ -101,11 +103,28 @@ def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str) -> NDArray[
             correct_unused_bits=False,
         )
         return np.asarray(decoded)
-    decoded = np.asarray(imagecodecs.jpeg8_decode(frame) if uid in _JPEG else _decode_jpeg2000(frame))
+    if uid == RLELossless:
+        decoded = _decode_rle(dataset, frame)
+    else:
+        decoded = np.asarray(imagecodecs.jpeg8_decode(frame) if uid in _JPEG else _decode_jpeg2000(frame))
     # JPEG 2000 undoes its own colour transforms; YBR_FULL is the data set's matter.
     if decoded.ndim > 2 and str(dataset.PhotometricInterpretation).startswith("YBR_FULL"):
         decoded = convert_color_space(decoded, "YBR_FULL", "RGB")
     return np.asarray(decoded.astype(f"{decoded.dtype.kind}{dataset.BitsAllocated // 8}", copy=False))
+
+
+def _decode_rle(dataset: Dataset, frame: bytes) -> NDArray[Any]:
+    """Put the bytes of each sample together, most significant first, from the segments of PS3.5 G.2."""
+    rows, columns, samples = int(dataset.Rows), int(dataset.Columns), int(dataset.SamplesPerPixel)
+    size, pixels = int(dataset.BitsAllocated) // 8, rows * columns
+    used = struct.unpack_from(f"<{samples * size}I", frame, 4)
+    words = np.empty((pixels, samples, size), dtype=np.uint8)
+    for number, (start, end) in enumerate(pairwise((*used, len(frame)))):
+        # Zeros that pad a segment to even length may read as one more run.
+        segment = np.frombuffer(imagecodecs.packbits_decode(frame[start:end]), dtype=np.uint8, count=pixels)
+        words[:, number // size, size - 1 - number % size] = segment
+    decoded = words.view(f"<u{size}").reshape(rows, columns, samples)
+    return decoded[..., 0] if samples == 1 else decoded
 
 
 def _decode_jpeg2000(frame: bytes) -> NDArray[Any]:
