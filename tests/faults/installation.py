@@ -177,7 +177,8 @@ class Installation:
                 for result in shown:
                     for one in result.confirmations:
                         if one.verdict is Verdict.CONFIRMED:
-                            confirmed[one.destination][result.sop_instance_uid] = one.at.timestamp()
+                            found = confirmed.setdefault(one.destination, {})
+                            found[result.sop_instance_uid] = one.at.timestamp()
         return results, confirmed
 
     def take_overs(self) -> list[Kill]:

@@ -33,6 +33,7 @@ def _send(site, folder, count, *, seed, pause_s=0.0):
 
 
 def _balance(site, expected, events=()) -> Balance:
+    results, confirmed = site.results()
     return balance(
         expected,
         answers=read(site.record("sender")),
@@ -41,7 +42,8 @@ def _balance(site, expected, events=()) -> Balance:
             replace(one, deliveries=tuple(d for d in one.deliveries if d.destination in site.destinations))
             for one in site.instances()
         ],
-        results=site.results(),
+        results=results,
+        confirmed=confirmed,
         stored={name: read(site.record(name)) for name in site.destinations},
         kills=events,
     )
@@ -135,17 +137,20 @@ def test_a_paused_worker_is_replaced_and_does_nothing_twice_when_it_wakes(site, 
 @pytest.mark.parametrize("site", [{"receivers": 1, "workers": 1}], indirect=True)
 def test_without_its_database_a_site_refuses_and_afterwards_goes_on_by_itself(site, tmp_path):
     site.start()
-    expected, sender = _send(site, tmp_path, 16, seed=4, pause_s=0.2)
+    early, sender = _send(site, tmp_path / "early", 2, seed=6)
     wait_until(lambda: InstanceState.DELIVERED in _states(site), LIMIT_S, "the first result")
+    assert sender.wait(LIMIT_S) == 0
+    before = len(read(site.record("sender")))
     site.stop_database()
     # Objects arrive all the while.
-    before = len(read(site.record("sender")))
+    late, sender = _send(site, tmp_path / "late", 14, seed=4, pause_s=0.2)
+    expected = early | late
     wait_until(lambda: len(read(site.record("sender"))) >= before + 8, LIMIT_S, "eight more answers")
     began = time.monotonic()
     while time.monotonic() - began < 2 * LEASE_TTL_S:  # longer than the lease, which nobody could renew
         assert all(program.is_alive for program in site.programs)
         time.sleep(0.5)
-    refused = [answer["status"] for answer in read(site.record("sender"))[before + 4 :]]
+    refused = [answer["status"] for answer in read(site.record("sender"))[before:]]
     assert set(refused) == {0xA700}
     site.cluster.start()
     assert sender.wait(LIMIT_S) == 0

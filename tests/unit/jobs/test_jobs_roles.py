@@ -66,6 +66,7 @@ def test_a_delivery_that_others_may_have_by_now_sends_no_further_object(results,
     results.destinations = (share,)
     uids = results.add(1, "share", sop_classes=("1.2.840.10008.5.1.4.1.1.7",) * 3)
     row = results.row(1, "share")
+    share.folder.mkdir()
 
     def sent():
         return sorted(file.name.removesuffix(".dcm") for file in share.folder.iterdir())
