@@ -16,7 +16,7 @@ def is_installed() -> bool:
     return shutil.which("Orthanc") is not None
 
 
-def wait_for(what: str, condition: Callable[[], Any], limit_s: float = 120) -> Any:
+def wait_for(what: str, condition: Callable[[], Any], limit_s: float = 280) -> Any:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         if found := condition():
