@@ -25,13 +25,14 @@ class _Arrivals:
 
     def look(self) -> None:
         from pydicom import dcmread
+        from pydicom.errors import InvalidDicomError
 
         for file in self._folder.iterdir():
             if file.name in self._known:
                 continue
             try:
                 study = str(dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"]).StudyInstanceUID)
-            except (OSError, AttributeError, ValueError, TypeError):
+            except (OSError, AttributeError, ValueError, TypeError, InvalidDicomError):
                 continue  # still being written
             self._known.add(file.name)
             self.counts[study] = self.counts.get(study, 0) + 1
@@ -49,7 +50,8 @@ class _Arrivals:
 def measure(*, images: int, variants: tuple[str, ...] = ("inline", "node", "jpeg")) -> list[dict]:
     """Throughput of a burst, then latency at half that rate, for each variant in turn.
 
-    Latency is from the end of the sender's association to the last result written by the destination.
+    Latency is from the start of the sender to the last result written by the destination: the inline way answers the
+    C-STORE when all is done, the node at once.
     """
     found = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:

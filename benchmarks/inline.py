@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import threading
 from pathlib import Path
 
 from pynetdicom import AE, AllStoragePresentationContexts, evt
@@ -131,7 +132,13 @@ def analyse(port: int, destination: int, destination_title: str) -> None:  # noq
             association.send_c_store(dataset)
         association.release()
 
+    one_at_a_time = threading.Lock()  # the package's hooks keep state: two threads at once fail
+
     def handle(event):
+        with one_at_a_time:
+            return answer(event)
+
+    def answer(event):
         source = event.dataset
         source.file_meta = event.file_meta
         values = apply_voi_lut(apply_modality_lut(source.pixel_array, source), source).astype(np.float64)

@@ -108,14 +108,14 @@ def open_arrival(port: int, ae_title: str, files: dict[str, Path], *, per_s: flo
 
     Returns
     -------
-    By Study Instance UID: when its association had ended, time.time().
+    By Study Instance UID: when its sender was started, time.time().
     """
     order = random.Random(1)
     sent: dict[str, float] = {}
 
     def work(study: str, file: Path) -> None:
-        send(port, ae_title, [file])
         sent[study] = time.time()
+        send(port, ae_title, [file])
 
     threads = []
     due = time.monotonic()
