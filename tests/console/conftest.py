@@ -142,8 +142,9 @@ def guarded(node):
     engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
+    """Chromium; closed with the module: Playwright's event loop runs in this thread, and a node's engine then will not."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     from playwright.sync_api import sync_playwright
