@@ -144,7 +144,7 @@ def guarded(node):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium; closed with the module: Playwright's event loop runs in this thread, and a node's engine then will not."""
+    """Chromium; closed with the module: while Playwright's event loop runs in this thread, a node's engine cannot."""
     if CHROMIUM is None:
         pytest.skip("chromium is not installed")
     from playwright.sync_api import sync_playwright
