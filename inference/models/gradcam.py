@@ -38,6 +38,26 @@ def explain(architecture: Architecture, network: "nn.Module", batch: "Tensor") -
         (n, map rows, map columns) float32: activations weighted by the mean gradient of their channel, summed over
         the channels, before rectification.
     """
+    logits, activations, gradient = differentiate(architecture, network, batch)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return logits, (weights * activations).sum(dim=1)
+
+
+def differentiate(architecture: Architecture, network: "nn.Module", batch: "Tensor") -> "tuple[Tensor, Tensor, Tensor]":
+    """Logits, the activations that are explained, and the gradient of each image's logit at its activations.
+
+    Parameters
+    ----------
+    network, batch
+        As of ``explain``.
+
+    Returns
+    -------
+    logits
+        (n,) float32
+    activations, gradient
+        (n, channels, map rows, map columns) float32
+    """
     import torch
 
     if network.training:
@@ -47,11 +67,10 @@ def explain(architecture: Architecture, network: "nn.Module", batch: "Tensor") -
     activations.requires_grad_(True)
     with torch.enable_grad():
         # A copy: a head may begin with an operation in place (VGG), which autograd does not allow on the tensor itself
-        # and which would change what is weighted below.
+        # and which would change what is weighted afterwards.
         logits = architecture.head(network, activations.clone())[:, 0]
         (gradient,) = torch.autograd.grad(logits.sum(), activations)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    return logits.detach(), (weights * activations.detach()).sum(dim=1)
+    return logits.detach(), activations.detach(), gradient
 
 
 def saliency(signed_map: NDArray[np.float32]) -> NDArray[np.float32]:

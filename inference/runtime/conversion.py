@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from inference.models.catalog import Architecture
 from inference.models.checkpoint import architecture_of, load_network, read_manifest
-from inference.models.gradcam import explain
+from inference.models.gradcam import differentiate, explain
 from inference.runtime.compiled import CHECK_FILE, MODEL_FILE, ConversionError
 
 CHECKED_IMAGES = 3
@@ -57,12 +57,7 @@ def channel_weights(architecture: Architecture, network: nn.Module, batch: Tenso
     ConversionError
         The gradient of the logit depends on the image: the head is not affine.
     """
-    with torch.no_grad():
-        activations = architecture.trunk(network, batch).detach()
-    activations.requires_grad_(True)
-    with torch.enable_grad():
-        logits = architecture.head(network, activations.clone())[:, 0]
-        (gradient,) = torch.autograd.grad(logits.sum(), activations)
+    _, _, gradient = differentiate(architecture, network, batch)
     spread = float((gradient - gradient[:1]).abs().max())
     if spread > _AFFINE * float(gradient.abs().max()):
         raise ConversionError(f"the head of {architecture.name} is not affine; it runs with PyTorch")
