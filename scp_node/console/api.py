@@ -30,7 +30,7 @@ from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, O
 from scp_node.console.services import Services
 from scp_node.delivery.catalog import echo
 from scp_node.errors import JobStateError
-from scp_node.jobs import breaker, statistics, user_actions, worklist
+from scp_node.jobs import breaker, rows, statistics, user_actions
 from scp_node.jobs.breaker import DestinationHealth
 from scp_node.jobs.records import (
     Finding,
@@ -251,7 +251,7 @@ def list_of(services: Services, which: InstanceFilter, *, after: int | None, lim
     """One page of the worklist."""
     page = services.admin.page(which, after=after, limit=limit)
     with services.reading() as connection:
-        said = worklist.predictions_of(connection, [one.id for one in page.records])
+        said = rows.predictions_of(connection, [one.id for one in page.records])
     return InstanceList(
         entries=[Listed(instance=one, predictions=said.get(one.id, ())) for one in page.records],
         next_after=page.next_after,

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -194,20 +195,7 @@ class AnalysisWork:
         connection.execute(
             sa.insert(prediction),
             [
-                {
-                    "instance_id": row.id,
-                    "position": position,
-                    "model": one.model,
-                    "title": one.title,
-                    "version": one.version,
-                    "weights_sha256": one.weights_sha256,
-                    "preprocessing": one.preprocessing,
-                    "probability": one.probability,
-                    "threshold": one.threshold,
-                    "is_threshold_overridden": one.is_threshold_overridden,
-                    "is_positive": one.is_positive,
-                    "has_evidence": one.has_evidence,
-                }
+                {"instance_id": row.id, "position": position, **asdict(one)}
                 for position, one in enumerate(summary.predictions)
             ],
         )

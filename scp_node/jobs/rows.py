@@ -81,7 +81,7 @@ def instance_detail(connection: sa.Connection, row: sa.Row[Any], locate: Locate)
         duration_s=row.duration_s,
         window=_window(row),
         notes=tuple(json.loads(row.notes)),
-        predictions=_predictions(connection, row.id),
+        predictions=predictions_of(connection, [row.id]).get(row.id, ()),
         results=_results(connection, row.id, locate),
         conflicts=conflict_records(
             connection, conflict.c.sop_instance_uid == row.sop_instance_uid, locate=locate, limit=None
@@ -105,6 +105,35 @@ def conflict_records(
         )
         for row in connection.execute(query)
     )
+
+
+def predictions_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[PredictionRecord, ...]]:
+    """What the models said of instances, by their numbers."""
+    if not ids:
+        return {}
+    rows = connection.execute(
+        sa.select(prediction)
+        .where(prediction.c.instance_id.in_(ids))
+        .order_by(prediction.c.instance_id, prediction.c.position)
+    )
+    return {
+        number: tuple(
+            PredictionRecord(
+                model=row.model,
+                title=row.title,
+                version=row.version,
+                weights_sha256=row.weights_sha256,
+                preprocessing=row.preprocessing,
+                probability=row.probability,
+                threshold=row.threshold,
+                is_threshold_overridden=row.is_threshold_overridden,
+                is_positive=row.is_positive,
+                has_evidence=row.has_evidence,
+            )
+            for row in group
+        )
+        for number, group in groupby(rows, key=lambda row: int(row.instance_id))
+    }
 
 
 def _deliveries(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[DeliveryRecord, ...]]:
@@ -163,27 +192,6 @@ def _results(connection: sa.Connection, instance_id: int, locate: Locate) -> tup
             size_bytes=row.size_bytes,
             is_superseded=row.is_superseded,
             confirmations=tuple(words.get(row.sop_instance_uid, ())),
-        )
-        for row in rows
-    )
-
-
-def _predictions(connection: sa.Connection, instance_id: int) -> tuple[PredictionRecord, ...]:
-    rows = connection.execute(
-        sa.select(prediction).where(prediction.c.instance_id == instance_id).order_by(prediction.c.position)
-    )
-    return tuple(
-        PredictionRecord(
-            model=row.model,
-            title=row.title,
-            version=row.version,
-            weights_sha256=row.weights_sha256,
-            preprocessing=row.preprocessing,
-            probability=row.probability,
-            threshold=row.threshold,
-            is_threshold_overridden=row.is_threshold_overridden,
-            is_positive=row.is_positive,
-            has_evidence=row.has_evidence,
         )
         for row in rows
     )

@@ -1,12 +1,9 @@
-"""What the worklist shows beside the instances themselves: what the models said of them, and whom they came from."""
-
-from collections.abc import Sequence
-from itertools import groupby
+"""What the worklist is searched by beside the instances themselves: what the models said of them, and whom from."""
 
 import sqlalchemy as sa
 
 from scp_node.jobs.database import instance, prediction
-from scp_node.jobs.records import Finding, PredictionRecord
+from scp_node.jobs.records import Finding
 
 
 def senders(connection: sa.Connection, *, limit: int = 100) -> tuple[str, ...]:
@@ -22,35 +19,6 @@ def senders(connection: sa.Connection, *, limit: int = 100) -> tuple[str, ...]:
         found.append(str(title))
         last = str(title)
     return tuple(found)
-
-
-def predictions_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[PredictionRecord, ...]]:
-    """What the models said of instances, by their numbers."""
-    if not ids:
-        return {}
-    rows = connection.execute(
-        sa.select(prediction)
-        .where(prediction.c.instance_id.in_(ids))
-        .order_by(prediction.c.instance_id, prediction.c.position)
-    )
-    return {
-        number: tuple(
-            PredictionRecord(
-                model=row.model,
-                title=row.title,
-                version=row.version,
-                weights_sha256=row.weights_sha256,
-                preprocessing=row.preprocessing,
-                probability=row.probability,
-                threshold=row.threshold,
-                is_threshold_overridden=row.is_threshold_overridden,
-                is_positive=row.is_positive,
-                has_evidence=row.has_evidence,
-            )
-            for row in group
-        )
-        for number, group in groupby(rows, key=lambda row: int(row.instance_id))
-    }
 
 
 def said(finding: Finding) -> sa.ColumnElement[bool]:
