@@ -5,15 +5,12 @@ Imports neither torch nor the durable engine, so that `scp-node jobs list` is qu
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import sqlalchemy as sa
 
-from config.settings import NodeSettings
-from scp_node.jobs import database, rows, trace
+from scp_node.jobs import rows, trace
+from scp_node.jobs.access import Access
 from scp_node.jobs.database import instance
-from scp_node.jobs.migrations import require_current
 from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceFilter, InstancePage, InstanceRecord
 from scp_node.jobs.trace import TraceRecord, Verification
 from scp_node.jobs.worklist import said
@@ -24,31 +21,8 @@ _CHUNK = 500
 EVERYTHING = InstanceFilter()
 
 
-class Reader:
-    """Reads the jobs of a node from its database; use it as a context manager.
-
-    Raises
-    ------
-    DatabaseError
-        No node has made the database yet, or it is of another version.
-    """
-
-    def __init__(self, settings: NodeSettings) -> None:
-        self._settings = settings
-        self._engine = database.open_engine(settings.database.url, create_folder=False)
-        require_current(self._engine, settings.database.url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the database."""
-        self._engine.dispose()
+class Reader(Access):
+    """Reads the jobs of a node from its database; opened and closed as `Access`."""
 
     def page(
         self,
