@@ -54,11 +54,6 @@ class Auditor:
         self._is_failing = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last attempt to write failed."""
-        return self._is_failing
-
     def tell(self, event: SecurityEvent) -> None:
         """Take a security event; quick, and safe to call from many threads."""
         self._events.put(event)

@@ -11,7 +11,6 @@ from scp_node.jobs.database import delivery, instance, prediction
 from scp_node.jobs.states import PENDING
 from scp_node.records import InstanceState
 
-UNFINISHED = tuple(state.value for state in InstanceState if not state.is_final)
 _BINS = 20
 _MAXIMUM_LATENCIES = 20_000
 """Latencies are read for the newest instances of a span; more would not change a percentile."""

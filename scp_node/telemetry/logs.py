@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TextIO
 
 import structlog
@@ -42,8 +41,6 @@ _PATIENT_KEYS = frozenset(
 )
 _DICOM_LIBRARIES = ("pydicom", "pynetdicom", "highdicom")
 _QUIET_LIBRARIES = ("sqlalchemy", "PIL", "matplotlib", "asyncio", "urllib3", "httpx")
-
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
 def configure(settings: LoggingSettings, stream: TextIO | None = None, *, libraries: bool = True) -> None:
