@@ -75,7 +75,7 @@ def damaged(tmp_path_factory, radiograph) -> Path:
     return file
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def node(tmp_path_factory, radiograph, damaged):
     """A node with everything in one process; one radiograph delivered, one damaged one given up."""
     folder = tmp_path_factory.mktemp("node")
@@ -127,7 +127,7 @@ def node(tmp_path_factory, radiograph, damaged):
             log.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def guarded(node):
     """A console with users beside the node, on the same database; its address."""
     hashed = hash_password(PASSWORD)

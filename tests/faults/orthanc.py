@@ -47,7 +47,9 @@ class Orthanc:
             "AuthenticationEnabled": False,
             "DicomAlwaysAllowStore": True,
             "DefaultEncoding": "Utf8",
-            "DicomModalities": {"node": ["SCP_NODE", "127.0.0.1", node_port]},
+            "DicomModalities": {
+                "node": {"AET": "SCP_NODE", "Host": "127.0.0.1", "Port": node_port, "AllowStorageCommitment": True}
+            },
             "Plugins": [],
         }
         configuration = folder / "orthanc.json"

@@ -1,13 +1,8 @@
 """Storage Commitment with a whole node: Orthanc as provider, reports on new associations, a restart in between."""
 
-import json
 import os
-import shutil
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pydicom
@@ -26,6 +21,7 @@ from scp_node.demo.modality import send
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.node import Node
 from scp_node.records import DeliveryState, InstanceState, Verdict
+from tests.faults.orthanc import Orthanc, is_installed
 
 pytestmark = pytest.mark.integration
 
@@ -69,66 +65,14 @@ def _detail(settings):
         return admin.show(_record(settings).sop_instance_uid)
 
 
-class Orthanc:
-    """Debian's Orthanc, which knows where the node listens."""
-
-    def __init__(self, folder, node_port, free_port):
-        self.dicom_port, self.http_port = free_port(), free_port()
-        settings = {
-            "Name": "test",
-            "StorageDirectory": str(folder / "storage"),
-            "IndexDirectory": str(folder / "storage"),
-            "DicomAet": "ORTHANC",
-            "DicomPort": self.dicom_port,
-            "HttpPort": self.http_port,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomAlwaysAllowStore": True,
-            "DicomModalities": {
-                "node": {
-                    "AET": "SCP_NODE",
-                    "Host": "127.0.0.1",
-                    "Port": node_port,
-                    "AllowStorageCommitment": True,
-                }
-            },
-            "Plugins": [],
-        }
-        (folder / "orthanc.json").write_text(json.dumps(settings))
-        self._log = (folder / "orthanc.log").open("wb")
-        self._process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=self._log, stderr=self._log)
-        _wait("Orthanc", self._is_up)
-
-    def _is_up(self):
-        assert self._process.poll() is None, "Orthanc ended at start"
-        try:
-            return bool(self.get("/system"))
-        except (urllib.error.URLError, ConnectionError):
-            return False
-
-    def get(self, path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as answer:
-            return json.loads(answer.read())
-
-    def delete(self, path):
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
-        with urllib.request.urlopen(request, timeout=60):
-            pass
-
-    def stop(self):
-        self._process.terminate()
-        self._process.wait(20)
-        self._log.close()
-
-
 def test_orthanc_commits_itself_to_every_result(tmp_path, random_checkpoints, free_port):
     """Orthanc opens an association of its own to report; each object is named committed."""
-    if shutil.which("Orthanc") is None:
+    if not is_installed():
         if os.environ.get("CI"):
             pytest.fail("Orthanc is not installed")
         pytest.skip("Orthanc is not installed (apt-get install orthanc)")
     node_port = free_port()
-    orthanc = Orthanc(tmp_path, node_port, free_port)
+    orthanc = Orthanc(tmp_path, dicom_port=free_port(), http_port=free_port(), node_port=node_port)
     destination = DicomDestination(
         name="orthanc",
         ae_title="ORTHANC",
