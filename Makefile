@@ -92,16 +92,19 @@ PROGRESS := sed -unE 's/^(Collecting|Downloading|Installing collected packages)(
 # setuptools warns of every editable installation; errors are shown all the same.
 QUIET := PYTHONWARNINGS=ignore
 
+# Once, before the first start needs them.
+COMPILE = echo "compiling the models for this machine"; $(BIN)/scp-node models compile > /dev/null
+
 $(RUNTIME): pyproject.toml | $(BIN)/python
 	echo "installing scp-node into $(VENV)"
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e . | $(PROGRESS)
-	echo "compiling the models for this machine"; $(BIN)/scp-node models compile > /dev/null
+	$(COMPILE)
 	touch $@
 
 $(DEV): pyproject.toml | $(BIN)/python
 	echo "installing scp-node and its test tools into $(VENV)"
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
-	echo "compiling the models for this machine"; $(BIN)/scp-node models compile > /dev/null
+	$(COMPILE)
 	touch $@ $(RUNTIME)
 
 # Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes, several nodes share a

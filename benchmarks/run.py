@@ -73,20 +73,20 @@ def _pixels(args: argparse.Namespace) -> str:
             file = Path(folder) / "encoded.dcm"
             encode(dcmread(source), syntax).save_as(file, enforce_file_format=True)
             rows = compare(pixels.CONTESTANTS, {"file": str(file)}, rounds=args.rounds)
-            _plot(f"pixels-{name.lower().replace(' ', '-')}", f"{pixels.TITLE}, {name}", rows, args)
+            _plot(f"pixels-{name.lower().replace(' ', '-')}", f"{pixels.TITLE}, {name}", _cpu(rows), args)
             parts.append(_contest(f"{pixels.TITLE}, 3000 x 3000, {name}", pixels.PEER, rows))
     return "\n\n".join(parts)
 
 
 def _models(args: argparse.Namespace) -> str:
     rows = compare(explain.CONTESTANTS, {}, rounds=args.rounds, calls=3)
-    _plot("models", explain.TITLE, rows, args)
+    _plot("models", explain.TITLE, _cpu(rows), args)
     return _contest(explain.TITLE, explain.PEER, rows)
 
 
 def _overlay(args: argparse.Namespace) -> str:
     rows = compare(results.CONTESTANTS, {}, rounds=args.rounds, calls=5)
-    _plot("overlay", results.TITLE, rows, args)
+    _plot("overlay", results.TITLE, _cpu(rows), args)
     return _contest(results.TITLE, results.PEER, rows)
 
 
@@ -113,8 +113,7 @@ def _receive(args: argparse.Namespace) -> str:
                 ],
             )
         )
-        rows = [Row(title=r["title"], wall_ms=0, cpu_ms=r["cpu_ms"], ratio=0, peak_mb=0) for r in found]
-        _plot(f"receive-{associations}", title, rows, args)
+        _plot(f"receive-{associations}", title, {row["title"]: row["cpu_ms"] for row in found}, args)
     return "\n\n".join(parts)
 
 
@@ -140,12 +139,15 @@ def _end_to_end(args: argparse.Namespace) -> str:
         for row in found
     ]
     header = ("", "studies/s", f"against {end_to_end.PEER}", "CPU ms/study", "p50 s", "p95 s", "peak MB", "objects")
-    figures = [Row(title=r["title"], wall_ms=0, cpu_ms=r["cpu_ms"], ratio=0, peak_mb=0) for r in found]
-    _plot("end-to-end", end_to_end.TITLE, figures, args)
+    _plot("end-to-end", end_to_end.TITLE, {row["title"]: row["cpu_ms"] for row in found}, args)
     return _table(end_to_end.TITLE, header, rows)
 
 
-def _plot(name: str, title: str, rows: list[Row], args: argparse.Namespace) -> None:
+def _cpu(rows: list[Row]) -> dict[str, float]:
+    return {row.title: row.cpu_ms for row in rows}
+
+
+def _plot(name: str, title: str, cpu_ms: dict[str, float], args: argparse.Namespace) -> None:
     if not args.write:
         return
     import matplotlib as mpl
@@ -153,11 +155,9 @@ def _plot(name: str, title: str, rows: list[Row], args: argparse.Namespace) -> N
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.2, 0.5 + 0.42 * len(rows)), layout="constrained")
-    names = [row.title for row in rows]
-    bars = axes.barh(
-        names, [row.cpu_ms for row in rows], color=["#3b6ea8" if "scp-node" in n else "#9aa4ad" for n in names]
-    )
+    figure, axes = plt.subplots(figsize=(7.2, 0.5 + 0.42 * len(cpu_ms)), layout="constrained")
+    colours = ["#3b6ea8" if "scp-node" in n else "#9aa4ad" for n in cpu_ms]
+    bars = axes.barh(list(cpu_ms), list(cpu_ms.values()), color=colours)
     axes.bar_label(bars, fmt="%.0f", padding=3)
     axes.invert_yaxis()
     axes.set_xlabel("CPU ms")
