@@ -180,7 +180,9 @@ def test_certificates_in_use_are_listed_with_what_is_wrong(files):
 
 
 def test_a_warning_comes_once_a_day(files):
-    now, events = [datetime.now(UTC) + timedelta(days=80)], []
+    # In the morning: three hours later it is still the same day.
+    morning = datetime.now(UTC).replace(hour=6, minute=0)
+    now, events = [morning + timedelta(days=80)], []
     credentials = ServerCredentials(tls(files), events.append, now=lambda: now[0])
     for hours in (0, 1, 2):
         now[0] += timedelta(hours=hours)
