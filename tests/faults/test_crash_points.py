@@ -6,7 +6,6 @@ the contract of docs/architecture.md must hold for the instances of every life.
 
 import json
 import os
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,17 +14,10 @@ import pytest
 from tests.faults import radiographs
 from tests.faults.account import Kill, balance
 from tests.faults.installation import DESTINATIONS, Installation
-from tests.faults.pacs import RecordingPacs
-from tests.faults.processes import wait_until
-from tests.faults.records import Record, read
-from tests.faults.sender import send_all
+from tests.faults.processes import Program, wait_until
+from tests.faults.records import read
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(1800),
-    # The sender's pynetdicom leaves the socket of a refused connection to the garbage collector.
-    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 LIMIT_S = 240
 EACH = 2
@@ -111,6 +103,7 @@ class Chain:
     is_final: bool = False
     results: dict = field(default_factory=dict)
     confirmed: dict = field(default_factory=dict)
+    senders: list[Program] = field(default_factory=list)
 
     def live(self, number: int, point: Point) -> None:
         """Start a node with one fault, send it something, wait until it is dead."""
@@ -132,10 +125,10 @@ class Chain:
             "FAULT_AT": json.dumps(fault),
             "PYTHONPATH": os.pathsep.join([str(root / "tests" / "faults" / "injected"), str(root)]),
         }
-        sending = self._sending(number, point)
         try:
             node.start()
-            sending.start()
+            if not point.starts_only:
+                self._send(number, point)
             wait_until(marker.exists, LIMIT_S, f"{point.title}: the strike")
             if point.at.endswith("write_durably") and not point.parent:
                 # Only the child died. The node lives on, with another child; then it dies too.
@@ -145,39 +138,23 @@ class Chain:
             self.kills.append(Kill(at=float(marker.read_text()), victim="serve"))
         finally:
             node.variables = healthy
-        self._left.append(sending)
 
-    def _sending(self, number: int, point: Point) -> threading.Thread:
+    def _send(self, number: int, point: Point) -> None:
         files = self.folder / f"radiographs-{number}"
         files.mkdir()
-        if not point.starts_only:
-            point.expected.update(radiographs.write(files, EACH, seed=1000 + number))
-        return threading.Thread(
-            target=send_all,
-            args=(sorted(files.glob("*.dcm")),),
-            kwargs={
-                "address": ("127.0.0.1", self.installation.port),
-                "called": "SCP_NODE",
-                "calling": f"MODALITY{number}",
-                "record": self._record,
-                "pause_s": 0.0,
-                "seed": number,
-            },
-            daemon=True,
-        )
+        point.expected.update(radiographs.write(files, EACH, seed=1000 + number))
+        sender = self.installation.sender(files, associations=1, seed=number)
+        sender.start()
+        self.senders.append(sender)
 
     def finish(self) -> None:
         """Start the last node, without a fault, and wait for everything."""
         self.installation.node.start()
-        for sending in self._left:
-            sending.join(LIMIT_S)
+        for sender in self.senders:
+            assert sender.wait(LIMIT_S) == 0
         self.is_final = self.installation.wait_final(sum(len(point.expected) for point in POINTS), 60.0)
         assert self.installation.node.terminate() == 0
         self.results, self.confirmed = self.installation.results()
-
-    def __post_init__(self) -> None:
-        self._left: list[threading.Thread] = []
-        self._record = Record(self.installation.record("sender"))
 
 
 @pytest.fixture(scope="module")
@@ -186,21 +163,19 @@ def chain(tmp_path_factory, random_checkpoints):
     folder = tmp_path_factory.mktemp("crash-points")
     installation = Installation(folder, checkpoints=random_checkpoints)
     installation.compile_models()
-    peers = [
-        RecordingPacs(installation.record(name), name.upper()).start(installation.settings.destinations[number].port)
-        for number, name in enumerate(DESTINATIONS)
-    ]
     lives = Chain(installation, folder)
     try:
+        for destination in installation.destinations.values():
+            destination.start()
         for number, point in enumerate(POINTS):
             lives.live(number, point)
         lives.finish()
         yield lives
     finally:
         installation.stop()
-        for peer in peers:
-            peer.shutdown()
-            peer.server_close()
+        for sender in lives.senders:
+            if sender.is_alive:
+                sender.kill()
 
 
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.title)
