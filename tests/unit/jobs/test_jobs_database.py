@@ -84,6 +84,18 @@ def test_every_connection_is_durable_and_waits_its_turn(bare):
             assert pragma == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "busy_timeout": 30000}
 
 
+def test_one_connection_is_used_while_one_is_enough(bare):
+    """After a burst the others rest: each that is used keeps pages of the file in memory."""
+    burst = [bare.connect() for _ in range(5)]
+    for connection in burst:
+        connection.close()
+    used = set()
+    for _ in range(10):
+        with bare.connect() as connection:
+            used.add(id(connection.connection.dbapi_connection))
+    assert len(used) == 1
+
+
 def test_a_writing_transaction_locks_before_it_reads(engine):
     other = sqlite3.connect(engine.url.database, timeout=0)
     with database.write(engine), pytest.raises(sqlite3.OperationalError, match="locked"):
