@@ -6,63 +6,29 @@ puts all later ones out of step, and the count or the end does not fit any more.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, repeat
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, repeat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import CodestreamError
-from inference.imaging.jpeg import DHT, DRI, FRAME_MARKERS, LOSSLESS_FRAME, SOS, Segment
+from inference.imaging.jpeg import DHT, DRI, FRAME_MARKERS, RESTARTS, SOS, Segment, following
+from inference.imaging.recount import ends_of_intervals
+from inference.imaging.scans import END_OF_BLOCK, Frame, Scan, Table, read_frame, read_scan, read_tables
 
 _RESTART = re.compile(rb"\xff+([\xd0-\xd7])")
 _PIECE_BYTES = 1 << 18
 _MARGIN_BYTES = 1 << 12
 """More than one MCU can take: 10 blocks (T.81 B.2.3) of 64 codes of 16 + 16 bits."""
 _LONGEST_BITS = 32
-_CODES = 1 << 16
-
-# What a code does to the place in a block: these are beyond any legal sum of runs
-_INVALID, _END_OF_BLOCK = 100, 200
-
-
-@dataclass(frozen=True, slots=True)
-class _Component:
-    """How many blocks (lossless: samples) a component has of an MCU (T.81 A.1.1), horizontally and vertically."""
-
-    horizontal: int
-    vertical: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Frame:
-    rows: int
-    columns: int
-    components: dict[int, _Component]
-    is_lossless: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One Huffman table by the next 16 bits.
-
-    Parameters
-    ----------
-    steps
-        (65536,) uint8: bits of code and of the number that follows it; 0 where there is no such code.
-    runs
-        (65536,) uint8: places in the block that it fills; `_END_OF_BLOCK`, `_INVALID`.
-    """
-
-    steps: NDArray[np.uint8]
-    runs: NDArray[np.uint8]
 
 
 class _Walk:
     """Goes from code to code through one scan, a piece at a time."""
 
-    def __init__(self, data: bytes, plan: Sequence[tuple[_Table, _Table | None]]) -> None:
+    def __init__(self, data: bytes, plan: Sequence[tuple[Table, Table | None]]) -> None:
         self._data = data
         self._plan = plan
         self._base = self._limit = 0
@@ -126,7 +92,7 @@ def _blocks(tables: list[tuple[bytes, bytes, bytes]], position: int, limit: int,
             while place < 64:
                 place += ac_runs[position]
                 position += ac_steps[position]
-            if 64 < place < _END_OF_BLOCK:
+            if 64 < place < END_OF_BLOCK:
                 raise _no_such_code()
         count -= 1
     return position, count
@@ -157,142 +123,89 @@ def _interleaved(tables: list[tuple[bytes, bytes, bytes]], position: int, limit:
     return position, count
 
 
-def check_scans(content: Sequence[Segment]) -> None:
+def check_scans(content: Sequence[Segment], samples: NDArray[Any] | None = None) -> None:
     """Look whether the scans hold exactly what the frame needs.
 
     Parameters
     ----------
     content
         All segments of a sequential or lossless Huffman-coded stream whose frame header is sound.
+    samples
+        (rows, columns) what a decoder made of a lossless stream: a hint that saves most of the time where it is right.
 
     Raises
     ------
     CodestreamError
         A scan is too short or too long, a code is none, restart markers are missing or out of order.
     """
-    dc: dict[int, _Table] = {}
-    ac: dict[int, _Table] = {}
+    dc: dict[int, Table] = {}
+    ac: dict[int, Table] = {}
     restart_interval = 0
-    frame: _Frame | None = None
+    frame: Frame | None = None
     missing: set[int] = set()
     for segment in content:
         if segment.marker == DHT:
-            _read_tables(segment.payload, dc, ac)
+            read_tables(segment.payload, dc, ac)
         elif segment.marker == DRI and len(segment.payload) >= 2:
             restart_interval = int.from_bytes(segment.payload[:2], "big")
         elif segment.marker in FRAME_MARKERS:
-            frame = _read_frame(segment)
+            frame = read_frame(segment)
             missing = set(frame.components)
         elif segment.marker == SOS and frame is not None:
-            plan, units = _read_scan(segment.payload, frame, dc, ac)
+            scan = read_scan(segment.payload, frame, dc, ac)
             members = set(segment.payload[1 : 1 + 2 * segment.payload[0] : 2])
             if not members <= missing:
                 raise CodestreamError("the compressed frame has a component of JPEG twice")
             missing -= members
-            _check_scan(segment.scan, plan, units, restart_interval)
+            _check_scan(segment.scan, frame, scan, restart_interval, samples)
     if missing:
         raise CodestreamError("the compressed frame is truncated: it has no scan of JPEG for one of its components")
 
 
-def _check_scan(scan: bytes, plan: Sequence[tuple[_Table, _Table | None]], units: int, restart_interval: int) -> None:
-    parts = _RESTART.split(scan)
+def _check_scan(content: bytes, frame: Frame, scan: Scan, restart_interval: int, samples: NDArray[Any] | None) -> None:
+    after = following(content)
+    has_restarts = bool(((after >= RESTARTS.start) & (after < RESTARTS.stop)).any())
+    parts = _RESTART.split(content) if has_restarts else [content]
     intervals = [part.replace(b"\xff\x00", b"\xff") for part in parts[::2]]
     in_order = b"".join(bytes([0xD0 + number % 8]) for number in range(len(intervals) - 1))
     if b"".join(parts[1::2]) != in_order:
         raise CodestreamError("the compressed frame is damaged: restart markers of JPEG are out of order")
-    expected = -(-units // restart_interval) if restart_interval else 1
+    expected = -(-scan.units // restart_interval) if restart_interval else 1
     if len(intervals) != expected:
         raise CodestreamError(
             f"the compressed frame is damaged: {len(intervals)} restart intervals of JPEG, "
             f"its pixels ask for {expected}"
         )
-    walk = _Walk(b"".join(intervals), plan)
-    start = 0
-    for number, interval in enumerate(intervals):
-        end = start + 8 * len(interval)
-        count = min(restart_interval, units - number * restart_interval) if restart_interval else units
-        position = walk.units(start, count)
+    for position, interval in zip(_ends(intervals, frame, scan, restart_interval, samples), intervals, strict=True):
+        end = 8 * len(interval)
         if position > end:
             raise CodestreamError("the compressed frame is truncated: its scan of JPEG ends before its pixels")
         if position <= end - 8:
             raise CodestreamError(
                 f"the compressed frame is damaged: {(end - position) // 8} bytes of its scan of JPEG belong to no pixel"
             )
-        start = end
 
 
-def _read_tables(payload: bytes, dc: dict[int, _Table], ac: dict[int, _Table]) -> None:
-    """Read Huffman tables, T.81 B.2.4.2 and Annex C."""
-    position = 0
-    while position < len(payload):
-        counts = payload[position + 1 : position + 17]
-        symbols = payload[position + 17 : position + 17 + sum(counts)]
-        if len(counts) < 16 or len(symbols) < sum(counts):
-            raise CodestreamError("a Huffman table of JPEG is cut off")
-        kind, number = divmod(payload[position], 16)
-        (ac if kind else dc)[number] = _table(counts, symbols, is_ac=bool(kind))
-        position += 17 + len(symbols)
-
-
-def _table(counts: bytes, symbols: bytes, *, is_ac: bool) -> _Table:
-    steps = np.zeros(_CODES, dtype=np.uint8)
-    runs = np.full(_CODES, _INVALID, dtype=np.uint8)
-    first = 0
-    lengths = chain.from_iterable(repeat(length, count) for length, count in enumerate(counts, start=1))
-    for length, symbol in zip(lengths, symbols, strict=True):
-        after = first + (1 << (16 - length))
-        if after > _CODES:
-            raise CodestreamError("a Huffman table of JPEG has more codes than there are")
-        run, category = divmod(symbol, 16) if is_ac else (0, symbol)
-        if is_ac and category == 0 and run not in (0, 15):
-            pass  # codes of progressive JPEG only
-        elif category <= 16:
-            # Category 16 of lossless JPEG stands for 32768 alone and no bits follow (T.81 H.1.2.2).
-            steps[first:after] = length + (category if category < 16 else 0)
-            runs[first:after] = _END_OF_BLOCK if symbol == 0 else run + 1
-        first = after
-    return _Table(steps, runs)
-
-
-def _read_frame(segment: Segment) -> _Frame:
-    payload = segment.payload
-    components = {
-        payload[place]: _Component(payload[place + 1] >> 4, payload[place + 1] & 0xF)
-        for place in range(6, 6 + 3 * payload[5], 3)
-    }
-    if len(components) != payload[5] or any(
-        not (1 <= one.horizontal <= 4 and 1 <= one.vertical <= 4) for one in components.values()
-    ):
-        raise CodestreamError("the frame header of JPEG is damaged")
-    return _Frame(
-        int.from_bytes(payload[1:3], "big"),
-        int.from_bytes(payload[3:5], "big"),
-        components,
-        segment.marker == LOSSLESS_FRAME,
-    )
-
-
-def _read_scan(
-    payload: bytes, frame: _Frame, dc: dict[int, _Table], ac: dict[int, _Table]
-) -> tuple[list[tuple[_Table, _Table | None]], int]:
-    """Return the tables of each block of an MCU in order, and how many MCUs the scan has (T.81 A.2, B.2.3)."""
-    members = payload[1 : 1 + 2 * payload[0]] if payload else b""
-    if not members or len(members) < 2 * payload[0] or not set(members[::2]) <= set(frame.components):
-        raise CodestreamError("a scan header of JPEG is damaged")
-    size = 1 if frame.is_lossless else 8
-    widest = max(one.horizontal for one in frame.components.values())
-    highest = max(one.vertical for one in frame.components.values())
-    plan: list[tuple[_Table, _Table | None]] = []
-    try:
-        for member, numbers in zip(members[::2], members[1::2], strict=True):
-            component = frame.components[member]
-            tables = (dc[numbers >> 4], None if frame.is_lossless else ac[numbers & 0xF])
-            plan += [tables] * (component.horizontal * component.vertical)
-    except KeyError as error:
-        raise CodestreamError("a scan of JPEG names a Huffman table that is not there") from error
-    if len(members) == 2:  # one component alone: its own blocks, without those that only fill an MCU
-        component = frame.components[members[0]]
-        columns = -(-frame.columns * component.horizontal // widest)
-        rows = -(-frame.rows * component.vertical // highest)
-        return plan[:1], -(-columns // size) * -(-rows // size)
-    return plan, -(-frame.columns // (size * widest)) * -(-frame.rows // (size * highest))
+def _ends(
+    intervals: Sequence[bytes], frame: Frame, scan: Scan, restart_interval: int, samples: NDArray[Any] | None
+) -> Iterator[int]:
+    """Yield the bit after the last code of each restart interval, counted from its beginning."""
+    rows, rest = divmod(restart_interval or scan.units, frame.columns)
+    is_single = frame.is_lossless and len(frame.components) == 1 and not scan.point_transform
+    if samples is not None and samples.shape == (frame.rows, frame.columns) and is_single and rest == 0:
+        found = ends_of_intervals(
+            samples,
+            intervals,
+            rows=rows,
+            scan=scan,
+            precision=frame.precision,
+        )
+        if found is not None:
+            yield from found
+            return
+    walk = _Walk(b"".join(intervals), scan.plan)
+    starts = accumulate((8 * len(interval) for interval in intervals), initial=0)
+    for number, start in zip(range(len(intervals)), starts, strict=False):
+        done = number * restart_interval
+        count = min(restart_interval, scan.units - done) if restart_interval else scan.units
+        yield walk.units(start, count) - start

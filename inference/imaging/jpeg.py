@@ -1,9 +1,11 @@
 """Reads a JPEG or JPEG-LS stream as marker segments and scans (ITU-T T.81 B.1, T.87 C.1); decodes no pixel."""
 
-import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from inference.errors import CodestreamError
 
@@ -14,10 +16,15 @@ LOSSLESS_FRAME, JPEG_LS_FRAME = 0xC3, 0xF7
 FRAME_MARKERS = frozenset({*range(0xC0, 0xD0), JPEG_LS_FRAME} - {DHT, 0xC8, 0xCC})
 """All that begin a frame header, of any JPEG process."""
 
-_SCAN_END = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
-"""In a scan FF is followed by a stuffed zero or by a restart marker; anything else is the next segment."""
-_LS_SCAN_END = re.compile(rb"\xff+[\x80-\xcf\xd8-\xfe]")
-"""JPEG-LS stuffs a zero bit only (T.87 A.1): below 80 it is data."""
+_FILL = 0xFF
+_LOOKED_AT_FIRST, _LOOKED_AT_MOST = 1 << 12, 1 << 20
+
+# In a scan FF is followed by a stuffed zero or by a restart marker; anything else is the next segment. JPEG-LS stuffs a
+# zero bit only (T.87 A.1): below 80 it is data.
+_ENDS_SCAN = np.ones(256, dtype=np.bool_)
+_ENDS_SCAN[[0, *RESTARTS, _FILL]] = False
+_ENDS_LS_SCAN = _ENDS_SCAN.copy()
+_ENDS_LS_SCAN[:0x80] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ def segments(frame: bytes) -> Iterator[Segment]:
     content = frame.rstrip(b"\0\xff")
     if not content.endswith(b"\xff\xd9"):
         raise CodestreamError("the compressed frame is truncated: the marker EOI of JPEG is missing")
-    scan_end = _SCAN_END
+    ends_scan = _ENDS_SCAN
     position = 2
     while True:
         if content[position : position + 1] != b"\xff":
@@ -87,16 +94,39 @@ def segments(frame: bytes) -> Iterator[Segment]:
         payload = content[position + 2 : position + length]
         position += length
         if marker == JPEG_LS_FRAME:
-            scan_end = _LS_SCAN_END
+            ends_scan = _ENDS_LS_SCAN
         if marker != SOS:
             yield Segment(marker=marker, payload=payload)
             continue
-        found = scan_end.search(content, position)
-        end = found.start() if found else len(content)
+        end = _end_of_scan(content, position, ends_scan)
         yield Segment(marker=marker, payload=payload, scan=content[position:end])
         position = end
     if position != len(content):
         raise CodestreamError("the compressed frame goes on after the marker EOI of JPEG")
+
+
+def following(content: bytes | memoryview) -> NDArray[np.uint8]:
+    """Return (n,) uint8: the bytes that come after each FF."""
+    values = np.frombuffer(content, dtype=np.uint8)
+    return np.asarray(values[1:][values[:-1] == _FILL])
+
+
+def _end_of_scan(content: bytes, start: int, ends_scan: NDArray[np.bool_]) -> int:
+    """Return where the next segment begins, its fill bytes included, or else the end of the content."""
+    values = np.frombuffer(content, dtype=np.uint8)
+    # More and more at a time: a scan may be a few bytes long, and one of a thousand.
+    size, position = _LOOKED_AT_FIRST, start
+    while position < len(values):
+        piece = values[position : position + size + 1]
+        places = np.flatnonzero(piece[:-1] == _FILL)
+        found = places[ends_scan[piece[places + 1]]]
+        if len(found):
+            end = position + int(found[0])
+            while end > start and content[end - 1] == _FILL:
+                end -= 1
+            return end
+        position, size = position + size, min(2 * size, _LOOKED_AT_MOST)
+    return len(content)
 
 
 def read_header(content: Sequence[Segment], allowed: tuple[int, ...]) -> FrameHeader:

@@ -16,7 +16,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from inference.errors import CodestreamError, SourceError, UnsupportedPixelsError
 from inference.imaging.attributes import integer, word
-from inference.imaging.codestream import check
+from inference.imaging.codestream import Proof, check
 from inference.imaging.decoders import available_transfer_syntaxes, decode
 from inference.imaging.picture import MAXIMUM_PIXELS, grey_of, read_picture
 from inference.records import FileFormat, SourceHeader, SourceImage
@@ -172,13 +172,13 @@ def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = b""
             if uid.is_encapsulated:
                 frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
-                check(frame, uid, rows=rows, columns=columns, samples=samples, bits_allocated=allocated)
+                prove = check(frame, uid, rows=rows, columns=columns, samples=samples, bits_allocated=allocated)
+                decoded = _proved(dataset, frame, uid, prove)
             else:
                 _check_length(name, dataset, rows * columns * samples * allocated // 8)
-            decoded = decode(dataset, frame, uid)
+                decoded = decode(dataset, b"", uid)
     except CodestreamError as error:
         raise SourceError(name, str(error)) from error
     except SourceError:
@@ -193,6 +193,17 @@ def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
     elif not photometric.startswith("MONOCHROME"):
         raise SourceError(name, "Photometric Interpretation (0028,0004) does not fit one sample per pixel")
     return SourceImage(header=header, stored_values=values, bits_stored=stored, is_signed=is_signed)
+
+
+def _proved(dataset: FileDataset, frame: bytes, uid: UID, prove: Proof) -> NDArray[Any]:
+    """Decode, and have the samples looked at; where the decoder fails, the check knows better why."""
+    try:
+        decoded = decode(dataset, frame, uid)
+    except Exception:
+        prove(None)
+        raise
+    prove(decoded)
+    return decoded
 
 
 def unsupported_pixels(dataset: Dataset) -> str | None:

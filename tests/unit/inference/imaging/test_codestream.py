@@ -29,7 +29,7 @@ def checked(dataset, frame):
         columns=dataset.Columns,
         samples=dataset.SamplesPerPixel,
         bits_allocated=dataset.BitsAllocated,
-    )
+    )(None)
 
 
 def with_frame(dataset, frame):
@@ -77,7 +77,7 @@ def test_a_frame_of_another_size_is_refused_by_name(uid):
 def test_a_frame_header_that_promises_gigapixels_costs_nothing(uid, image_of):
     """SEC-07: such files make decoders take all memory."""
     dataset, frame = compressed(uid)
-    if uid.endswith((".90", ".91")):
+    if frame.startswith(b"\xff\x4f\xff\x51"):
         frame = frame[:8] + struct.pack(">II", 65535, 65535) + frame[16:]
     else:
         place = position_of_size(frame, uid)

@@ -61,7 +61,7 @@ def checked(dataset, frame):
         columns=dataset.Columns,
         samples=dataset.SamplesPerPixel,
         bits_allocated=dataset.BitsAllocated,
-    )
+    )(None)
 
 
 def undetected(dataset, frames, image_of):

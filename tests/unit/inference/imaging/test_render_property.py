@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+from pydicom.uid import HTJ2K, JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.records import RenderRule
 from scp_node.demo import encodings, phantoms
 
-LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000)
+LOSSY = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
 LOSSLESS = [uid for uid in encodings.encodable_transfer_syntaxes() if uid not in LOSSY]
 FRACTIONS = phantoms.chest_array(72, 60, 16, seed=11) / 65535.0
 EXPECTED = np.floor(FRACTIONS * 255 + 0.5)

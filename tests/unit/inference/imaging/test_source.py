@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -31,10 +31,8 @@ from inference.imaging.source import read_header, read_pixels
 from inference.records import FileFormat
 from scp_node.demo import encodings, phantoms
 
-HERE = Path(__file__).parent
-HTJ2K = ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"]
 # Largest difference of 12-bit (8-bit for JPEG Baseline) stored values that these encoders make of the phantom
-TOLERANCE = {JPEGBaseline8Bit: 9, JPEGExtended12Bit: 16, JPEGLSNearLossless: 2, JPEG2000: 60}
+TOLERANCE = {JPEGBaseline8Bit: 9, JPEGExtended12Bit: 16, JPEGLSNearLossless: 2, JPEG2000: 60, HTJ2K: 12}
 
 
 def small(**options):
@@ -51,7 +49,7 @@ def test_a_transfer_syntax_without_decoder_is_not_offered(monkeypatch):
     assert available_transfer_syntaxes().count(RLELossless) == 1
 
 
-@pytest.mark.parametrize("uid", [uid for uid, _ in TRANSFER_SYNTAXES if uid not in HTJ2K])
+@pytest.mark.parametrize("uid", [uid for uid, _ in TRANSFER_SYNTAXES])
 def test_a_transfer_syntax_decodes_to_the_stored_values_of_the_original(uid, image_of):
     if uid not in encodings.encodable_transfer_syntaxes():
         pytest.skip("dcmcjpeg of DCMTK is not installed")
@@ -64,20 +62,9 @@ def test_a_transfer_syntax_decodes_to_the_stored_values_of_the_original(uid, ima
     assert image.bits_stored == original.BitsStored
 
 
-@pytest.mark.parametrize("uid", HTJ2K)
-def test_high_throughput_jpeg_2000_decodes_to_the_stored_values_of_the_original(uid, image_of):
-    """The codestreams were made by OpenJPH from this phantom; no encoder is at hand when tests run."""
-    picture = phantoms.chest_array(96, 80, 12, seed=7)
-    dataset = phantoms.cr(picture, photometric_interpretation="MONOCHROME2")
-    kind = "lossy" if uid == HTJ2K[2] else "lossless"
-    dataset.PixelData = encapsulate([(HERE / f"chest_96x80_12bit_{kind}.jph").read_bytes()])
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = uid
-    difference = np.abs(image_of(dataset).stored_values.astype(int) - picture)
-    assert difference.max() <= (12 if kind == "lossy" else 0)
-
-
-@pytest.mark.parametrize("uid", [uid for uid, plugin in TRANSFER_SYNTAXES if not plugin or uid.endswith((".5", ".90"))])
+@pytest.mark.parametrize(
+    "uid", [uid for uid, decoder in TRANSFER_SYNTAXES if not decoder or uid.endswith((".5", ".90", ".201", ".202"))]
+)
 def test_signed_values_survive(uid, image_of):
     values = phantoms.chest_array(96, 80, 12).astype(np.int16) - 2048
     image = image_of(encodings.encode(small(stored_values=values), uid))
