@@ -17,10 +17,13 @@ from PIL import Image
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    HTJ2K,
     JPEG2000,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    HTJ2KLosslessRPCL,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -45,6 +48,14 @@ _COMPRESS_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
 _JPEG2000_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
     {JPEG2000Lossless: {"reversible": True}, JPEG2000: {"reversible": False, "level": 55}}
 )
+# Options of OpenJPH, whose progression order is RPCL in any case; the lossy level is a quantization step.
+_HTJ2K_OPTIONS: Mapping[str, dict[str, Any]] = MappingProxyType(
+    {
+        HTJ2KLossless: {"reversible": True},
+        HTJ2KLosslessRPCL: {"reversible": True, "tlm": True, "tilepart": 1},
+        HTJ2K: {"reversible": False, "level": 1e-3},
+    }
+)
 _DCMTK_OPTIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         JPEGExtended12Bit: ("+ee", "+q", "95", "+sr"),
@@ -59,6 +70,7 @@ _LOSSY_METHODS: Mapping[str, str] = MappingProxyType(
         JPEGExtended12Bit: "ISO_10918_1",
         JPEGLSNearLossless: "ISO_14495_1",
         JPEG2000: "ISO_15444_1",
+        HTJ2K: "ISO_15444_15",
     }
 )
 
@@ -66,7 +78,7 @@ _LOSSY_METHODS: Mapping[str, str] = MappingProxyType(
 def encodable_transfer_syntaxes() -> tuple[str, ...]:
     """Return the transfer syntaxes that `encode` can make here; those of DCMTK only where `dcmcjpeg` is installed."""
     dcmtk = tuple(_DCMTK_OPTIONS) if shutil.which("dcmcjpeg") else ()
-    return (*map(str, _NATIVE), *_COMPRESS_OPTIONS, *_JPEG2000_OPTIONS, str(JPEGBaseline8Bit), *dcmtk)
+    return (*map(str, _NATIVE), *_COMPRESS_OPTIONS, *_JPEG2000_OPTIONS, *_HTJ2K_OPTIONS, str(JPEGBaseline8Bit), *dcmtk)
 
 
 def encode(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
@@ -98,6 +110,8 @@ def encode(dataset: FileDataset, transfer_syntax_uid: str) -> FileDataset:
         _encode_with_pillow(result)
     elif transfer_syntax_uid in _JPEG2000_OPTIONS:
         _encode_with_openjpeg(result, transfer_syntax_uid)
+    elif transfer_syntax_uid in _HTJ2K_OPTIONS:
+        _encode_with_openjph(result, transfer_syntax_uid)
     elif transfer_syntax_uid in _DCMTK_OPTIONS:
         result = _encode_with_dcmtk(result, transfer_syntax_uid)
     else:
@@ -151,6 +165,27 @@ def _encode_with_openjpeg(dataset: FileDataset, transfer_syntax_uid: str) -> Non
         numthreads=1,
         **options,
     )
+    _put_frame(dataset, bytes(frame), transfer_syntax_uid)
+    if dataset.SamplesPerPixel == 3:
+        dataset.PhotometricInterpretation = "YBR_RCT" if options["reversible"] else "YBR_ICT"
+
+
+def _encode_with_openjph(dataset: FileDataset, transfer_syntax_uid: str) -> None:
+    options = _HTJ2K_OPTIONS[transfer_syntax_uid]
+    values, bits = _native_values(dataset), dataset.BitsStored
+    spare = dataset.BitsAllocated - bits
+    # The binding takes the depth from the type of the array. Values are moved to where a codestream of fewer bits has
+    # them - coefficients are about the middle of the range, quantization steps a share of it - and its depth, Ssiz of
+    # ITU-T T.800 A.5.1, is written over.
+    if not options["reversible"]:
+        values = values << spare
+    elif not dataset.PixelRepresentation:
+        values = values + values.dtype.type((1 << dataset.BitsAllocated - 1) - (1 << bits - 1))
+    frame = bytearray(
+        imagecodecs.htj2k_encode(np.ascontiguousarray(values), rgb=dataset.SamplesPerPixel == 3, **options)
+    )
+    for component in range(dataset.SamplesPerPixel):
+        frame[42 + 3 * component] -= spare
     _put_frame(dataset, bytes(frame), transfer_syntax_uid)
     if dataset.SamplesPerPixel == 3:
         dataset.PhotometricInterpretation = "YBR_RCT" if options["reversible"] else "YBR_ICT"

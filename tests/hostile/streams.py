@@ -11,6 +11,7 @@ from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGLossless,
@@ -150,6 +151,8 @@ def _wrong_labels() -> Iterator[Case]:
         (RLELossless, JPEGBaseline8Bit),
         (JPEGLosslessSV1, RLELossless),
         (JPEG2000Lossless, JPEGLSLossless),
+        (HTJ2KLossless, JPEGLSLossless),
+        (JPEGLSLossless, HTJ2KLossless),
     )
     for actual, label in pairs:
         name = f"label/{UID(actual).name.partition(',')[0]} called {UID(label).name.partition(',')[0]}"

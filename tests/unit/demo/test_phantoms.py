@@ -126,4 +126,4 @@ def test_an_encoder_that_cannot_hold_the_pixels_refuses():
     with pytest.raises(ValueError, match="8 bits"):
         encodings.encode(phantoms.cr(), JPEGBaseline8Bit)
     with pytest.raises(ValueError, match="no encoder"):
-        encodings.encode(phantoms.cr(), "1.2.840.10008.1.2.4.201")
+        encodings.encode(phantoms.cr(), "1.2.840.10008.1.2.4.106")
