@@ -1,6 +1,6 @@
 """Values that pass between the parts of the node; frozen, no behaviour beyond checks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -75,8 +75,9 @@ class ReceivedInstance:
         Complete Part 10 file in the spool's own incoming folder, not yet synchronised to disk.
     sha256, size_bytes
         Of the Data Set bytes as they arrived, without preamble and File Meta Information.
-    study_instance_uid
-        As the object begins with it; empty when it does not.
+    study_instance_uid, accession_number
+        As the object begins with them; empty when it does not. The number names a patient's examination: it is never
+        printed, and goes no further than the intake.
     """
 
     file: Path
@@ -91,6 +92,7 @@ class ReceivedInstance:
     priority: Priority
     received_at: datetime
     study_instance_uid: str = ""
+    accession_number: str = field(default="", repr=False)
 
 
 class Intake(StrEnum):

@@ -149,7 +149,7 @@ def source_of(settings: NodeSettings) -> Source:
     return Source(id=settings.audit.source_id or f"{node.ae_title}@{node.host}", site=settings.audit.site_id)
 
 
-def draft_of(message: Message, source: Source, record: int | None = None) -> Draft:
+def draft_of(message: Message, source: Source, *, record: int | None = None, user_action: int | None = None) -> Draft:
     """Return the message as it goes into the trail."""
     at = message.at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return Draft(at=at, message=to_xml(message, source), record=record)
+    return Draft(at=at, message=to_xml(message, source), record=record, user_action=user_action)

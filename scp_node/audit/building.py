@@ -11,14 +11,18 @@ from scp_node.audit.messages import (
     APPLICATION_ACTIVITY,
     APPLICATION_START,
     APPLICATION_STOP,
+    DELIVERIES_RESUMED,
     EXPORT,
     INSTANCES_ACCESSED,
     INSTANCES_TRANSFERRED,
+    LOGIN,
+    LOGOUT,
     MEDIA_URI,
     NETWORK_CONFIGURATION,
     NODE_AUTHENTICATION,
     NODE_ID,
     PATIENT_NUMBER,
+    RESTRICTED_FUNCTION,
     ROLE_APPLICATION,
     ROLE_DESTINATION,
     ROLE_DESTINATION_MEDIA,
@@ -27,6 +31,7 @@ from scp_node.audit.messages import (
     SECURITY_ALERT,
     SECURITY_CONFIGURATION,
     STUDY_INSTANCE_UID,
+    USER_AUTHENTICATION,
     Action,
     Code,
     Message,
@@ -47,6 +52,20 @@ class Peer:
     """The other side of a transfer."""
 
     ae_title: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody who asked for something.
+
+    Parameters
+    ----------
+    address
+        From where; empty: at this machine.
+    """
+
+    name: str
     address: str = ""
 
 
@@ -89,9 +108,13 @@ class Node:
             address=self.host,
         )
 
+    def person(self, person: Person, *roles: Code) -> Participant:
+        """Somebody who asks this node for something."""
+        return Participant(user_id=person.name, is_requestor=True, roles=roles, address=person.address or self.host)
+
     def activity(self, at: datetime, *, is_start: bool, user: str) -> Message:
         """The node starts or stops (PS3.15 A.5.3.1)."""
-        launcher = Participant(user_id=user, is_requestor=True, roles=(ROLE_LAUNCHER,), address=self.host)
+        launcher = self.person(Person(name=user), ROLE_LAUNCHER)
         return Message(
             event=APPLICATION_ACTIVITY,
             types=(APPLICATION_START if is_start else APPLICATION_STOP,),
@@ -132,6 +155,46 @@ class Node:
             subjects=(node,),
         )
 
+    def authentication(
+        self, at: datetime, person: Person, *, is_login: bool, outcome: Outcome = Outcome.SUCCESS, description: str = ""
+    ) -> Message:
+        """Somebody logged in or out, or tried to (PS3.15 A.5.3.12)."""
+        return Message(
+            event=USER_AUTHENTICATION,
+            types=(LOGIN if is_login else LOGOUT,),
+            action=Action.EXECUTE,
+            at=at,
+            outcome=outcome,
+            description=description,
+            participants=(self.person(person), self.participant(ROLE_APPLICATION, is_requestor=False)),
+        )
+
+    def restricted(self, at: datetime, person: Person, *, description: str) -> Message:
+        """Somebody asked for what his role does not allow, and did not get it (PS3.15 A.5.3.11)."""
+        node = Subject(id=self.host, id_type=NODE_ID, kind=2, role=13, name="node")
+        return Message(
+            event=SECURITY_ALERT,
+            types=(RESTRICTED_FUNCTION,),
+            action=Action.EXECUTE,
+            at=at,
+            outcome=Outcome.SERIOUS_FAILURE,
+            description=description,
+            participants=(self.participant(ROLE_APPLICATION, is_requestor=False), self.person(person)),
+            subjects=(node,),
+        )
+
+    def resumed(self, at: datetime, person: Person, *, description: str) -> Message:
+        """An operator had deliveries attempted that waited; an activity of a kind that PS3.15 does not name."""
+        return Message(
+            event=APPLICATION_ACTIVITY,
+            types=(DELIVERIES_RESUMED,),
+            action=Action.EXECUTE,
+            at=at,
+            outcome=Outcome.SUCCESS,
+            description=description,
+            participants=(self.participant(ROLE_APPLICATION, is_requestor=False), self.person(person)),
+        )
+
     def transfer(
         self,
         at: datetime,
@@ -142,8 +205,15 @@ class Node:
         action: Action = Action.CREATE,
         outcome: Outcome = Outcome.SUCCESS,
         description: str = "",
+        user: Person | None = None,
     ) -> Message:
-        """Instances came in, or went out (PS3.15 A.5.3.7)."""
+        """Instances came in, or went out (PS3.15 A.5.3.7).
+
+        Parameters
+        ----------
+        user
+            Who sent them, where the peer is a program that somebody has logged in with.
+        """
         other = Participant(
             user_id=peer.ae_title,
             ae_titles=(peer.ae_title,),
@@ -158,7 +228,10 @@ class Node:
             at=at,
             outcome=outcome,
             description=description,
-            participants=(other, own) if is_received else (own, other),
+            participants=(
+                *((other, own) if is_received else (own, other)),
+                *(() if user is None else (self.person(user),)),
+            ),
             subjects=_subjects(objects),
         )
 
@@ -168,7 +241,7 @@ class Node:
         objects: Objects,
         *,
         action: Action,
-        user: str = "",
+        user: Person | None = None,
         what: str = "",
         outcome: Outcome = Outcome.SUCCESS,
         details: Sequence[tuple[str, str]] = (),
@@ -178,13 +251,13 @@ class Node:
         Parameters
         ----------
         user
-            Name of the operator; empty: the node itself.
+            The operator; None: the node itself.
         what
             In words.
         """
-        participants = [self.participant(ROLE_APPLICATION, is_requestor=not user)]
-        if user:
-            participants.append(Participant(user_id=user, is_requestor=True, address=self.host))
+        participants = [self.participant(ROLE_APPLICATION, is_requestor=user is None)]
+        if user is not None:
+            participants.append(self.person(user))
         return Message(
             event=INSTANCES_ACCESSED,
             action=action,
@@ -201,14 +274,14 @@ class Node:
         objects: Objects,
         *,
         to: str,
-        user: str = "",
+        user: Person | None = None,
         outcome: Outcome = Outcome.SUCCESS,
         description: str = "",
     ) -> Message:
-        """Instances were written to a folder, from where they may go anywhere (PS3.15 A.5.3.8)."""
-        participants = [self.participant(ROLE_SOURCE, is_requestor=not user)]
-        if user:
-            participants.append(Participant(user_id=user, is_requestor=True, address=self.host))
+        """Instances went to a folder or into somebody's hands, from where they may go anywhere (PS3.15 A.5.3.8)."""
+        participants = [self.participant(ROLE_SOURCE, is_requestor=user is None)]
+        if user is not None:
+            participants.append(self.person(user))
         media = Participant(user_id=to, is_requestor=False, roles=(ROLE_DESTINATION_MEDIA,), media=MEDIA_URI)
         return Message(
             event=EXPORT,

@@ -42,7 +42,9 @@ class Entry:
     previous
         SHA-256 of the line before, 64 hexadecimal digits.
     record
-        Number of the record of the node's database that it tells of; None: it tells of something else.
+        Number of the record of the trace that it tells of; None: it tells of something else.
+    user_action
+        Number of the user's action in the node's database that it tells of; None as above.
     message
         XML of PS3.15 A.5.1.
     """
@@ -52,6 +54,7 @@ class Entry:
     at: str
     record: int | None
     message: str
+    user_action: int | None = None
 
     def to_line(self) -> bytes:
         """The entry as it is written, without the end of the line."""
@@ -60,6 +63,7 @@ class Entry:
             "previous": self.previous,
             "at": self.at,
             "record": self.record,
+            **({} if self.user_action is None else {"user_action": self.user_action}),
             "message": self.message,
         }
         return json.dumps(values, ensure_ascii=False).encode()
@@ -81,6 +85,7 @@ class Entry:
                 at=str(values["at"]),
                 record=None if values["record"] is None else int(values["record"]),
                 message=str(values["message"]),
+                user_action=None if values.get("user_action") is None else int(values["user_action"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError("no entry of an audit trail") from error
@@ -94,13 +99,14 @@ class Draft:
     ----------
     at
         Time of the event, ISO 8601.
-    record
+    record, user_action
         See `Entry`.
     """
 
     at: str
     message: str
     record: int | None = None
+    user_action: int | None = None
 
 
 class Trail:
@@ -286,7 +292,14 @@ class Writer:
         lines = []
         for draft in drafts:
             sequence += 1
-            entry = Entry(sequence=sequence, previous=previous, at=draft.at, record=draft.record, message=draft.message)
+            entry = Entry(
+                sequence=sequence,
+                previous=previous,
+                at=draft.at,
+                record=draft.record,
+                message=draft.message,
+                user_action=draft.user_action,
+            )
             lines.append(entry.to_line() + b"\n")
             previous = digest(lines[-1][:-1])
         _write(self._file, b"".join(lines))

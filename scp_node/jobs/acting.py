@@ -5,23 +5,39 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
-
-_actor: ContextVar[str] = ContextVar("actor", default="")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def actor() -> str:
-    """Name of the person who acts at this moment; empty: nobody."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """A person who acts.
+
+    Parameters
+    ----------
+    address
+        From where; empty: at this machine.
+    """
+
+    name: str
+    address: str = ""
+
+
+_actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
+
+
+def actor() -> Actor | None:
+    """The person who acts at this moment; None: nobody."""
     return _actor.get()
 
 
 @contextmanager
-def acting_as(name: str) -> Iterator[None]:
+def acting_as(name: str, address: str = "") -> Iterator[None]:
     """Until the block ends, what this thread or task changes was asked for by this person."""
-    token = _actor.set(name)
+    token = _actor.set(Actor(name=name, address=address))
     try:
         yield
     finally:
@@ -33,7 +49,9 @@ def by_operator(act: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(act)
     def run(*arguments: P.args, **named: P.kwargs) -> R:
-        with acting_as(actor() or system_user()):
+        if actor() is not None:
+            return act(*arguments, **named)
+        with acting_as(system_user()):
             return act(*arguments, **named)
 
     return run

@@ -70,11 +70,13 @@ instance = sa.Table(
     sa.Column("causes", sa.Text, nullable=False, server_default="[]"),
     sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("removal", sa.Text),
+    sa.Column("accession_pseudonym", sa.Text),
 )
 """One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool.
 
 ``causes``: JSON list, the errors behind a dead letter; ``place``: in the order of analysis, see `order`;
-``removal``: why row and files are being removed at this moment, see `removing`.
+``removal``: why row and files are being removed at this moment, see `removing`; ``accession_pseudonym``: see
+`accession`, NULL without an Accession Number and for what arrived before there was this column.
 """
 
 conflict = sa.Table(

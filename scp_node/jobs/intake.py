@@ -6,16 +6,20 @@ import time
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from config.storage import SpoolSettings
 from scp_node.errors import BusyError
 from scp_node.jobs import database, deliveries, order, trace
+from scp_node.jobs.accession import Pseudonyms
 from scp_node.jobs.analysis import first_job_id
 from scp_node.jobs.database import conflict, instance, sent_uid
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import settle
 from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInstance
 from scp_node.spool.store import Spool
+
+log = structlog.get_logger(__name__)
 
 _BACKLOG_S = 1.0
 
@@ -45,6 +49,7 @@ class Filing:
         self._engine = engine
         self._jobs = jobs
         self._spool = spool
+        self._pseudonyms = Pseudonyms(spool.folder)
         self._models = models
         self._destinations = destinations
 
@@ -85,8 +90,9 @@ class Filing:
 
     def _file(self, received: ReceivedInstance, file: str) -> Intake:
         """Write the rows of a durable file, in one transaction."""
+        pseudonym = self._pseudonym(received)
         with database.write(self._engine) as connection:
-            row = self._insert(connection, received, file)
+            row = self._insert(connection, received, file, pseudonym)
             if row is not None:
                 self._jobs.analyse(connection, self._job_id(received), row.id, received.priority, place=row.place)
                 self._trace(
@@ -174,7 +180,17 @@ class Filing:
         with self._engine.connect() as connection:
             return connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == uid)).one_or_none()
 
-    def _insert(self, connection: sa.Connection, received: ReceivedInstance, file: str) -> sa.Row[Any] | None:
+    def _pseudonym(self, received: ReceivedInstance) -> str | None:
+        try:
+            return self._pseudonyms.of(received.accession_number)
+        except OSError as error:
+            # That somebody cannot search by it is no reason to refuse a radiograph.
+            log.error("no pseudonym of an accession number", error=str(error))  # noqa: TRY400 - the sentence says all
+            return None
+
+    def _insert(
+        self, connection: sa.Connection, received: ReceivedInstance, file: str, pseudonym: str | None
+    ) -> sa.Row[Any] | None:
         statement = (
             database.insert(connection, instance)
             .values(
@@ -197,6 +213,7 @@ class Filing:
                 place=order.next_place(connection, received.calling_ae_title),
                 notes="[]",
                 updated_at=time.time(),
+                accession_pseudonym=pseudonym,
             )
             .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
             .returning(instance.c.id, instance.c.place)

@@ -222,6 +222,13 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             WHERE state = 'received'""",
         "CREATE INDEX instance_by_age ON instance (state, updated_at)",
     ),
+    (
+        "ALTER TABLE instance ADD COLUMN accession_pseudonym TEXT",
+        """CREATE INDEX instance_by_accession ON instance (accession_pseudonym, id)
+            WHERE accession_pseudonym IS NOT NULL""",
+        "ALTER TABLE user_action ADD COLUMN is_audited BOOLEAN NOT NULL DEFAULT FALSE",
+        "CREATE INDEX user_action_not_audited ON user_action (id) WHERE is_audited = FALSE",
+    ),
 )
 
 _IDENTITY = {

@@ -131,6 +131,8 @@ def _conditions(which: InstanceFilter, dialect: str) -> Iterator[sa.ColumnElemen
         yield instance.c.received_at >= which.received_from.timestamp()
     if which.received_before is not None:
         yield instance.c.received_at < which.received_before.timestamp()
+    if which.accession_pseudonym is not None:
+        yield instance.c.accession_pseudonym == which.accession_pseudonym
     if which.finding is not None:
         yield said(which.finding)
 

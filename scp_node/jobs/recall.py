@@ -14,6 +14,7 @@ from inference.errors import CheckpointError
 from inference.models.checkpoint import default_folder, read_manifests
 from scp_node.errors import NodeError
 from scp_node.jobs import supersession, trace
+from scp_node.jobs.acting import by_operator
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.analysis import restart_analysis
 from scp_node.jobs.database import instance, prediction
@@ -154,6 +155,7 @@ class Recall(Admin):
         if (one := _in_use(self._settings, which)) is not None:
             raise RecallError(f"{which.model} {one} is what is recalled, and is still configured: install another one")
 
+    @by_operator
     def supersede(self, which: ModelVersion, one: Affected) -> bool:
         """Order a new analysis whose reports replace these; False when the instance is not as it was found any more."""
         with self._locked(str(one.instance_id)) as (connection, row):

@@ -101,6 +101,8 @@ class InstanceFilter:
         Of the sender.
     received_from, received_before
         Aware; the first is included, the second is not.
+    accession_pseudonym
+        See `accession`.
     """
 
     states: tuple[InstanceState, ...] = ()
@@ -110,6 +112,7 @@ class InstanceFilter:
     received_from: datetime | None = None
     received_before: datetime | None = None
     finding: Finding | None = None
+    accession_pseudonym: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,7 +70,7 @@ class Event(StrEnum):
     RESENT = "resent"
     """An operator had results sent again that were confirmed."""
     EXPORTED = "exported"
-    """An operator took out a copy of what was received."""
+    """An operator took out a copy of what was received, or somebody one of a result."""
     SUPERSEDED = "superseded"
     """A recall: a new analysis was ordered, whose reports replace the ones there are."""
     REMOVED = "removed"
@@ -143,15 +143,19 @@ def record(
     instance_id: int | None = None,
     **detail: object,
 ) -> None:
-    """Add a record in the transaction of the change that it records; who asked for the change is in it as ``by``.
+    """Add a record in the transaction of the change that it records.
+
+    Who asked for the change is in it as ``by``, and as ``by_address`` from where, unless it was at this machine.
 
     Parameters
     ----------
     detail
         JSON-able, no patient data.
     """
-    if by := actor():
-        detail["by"] = by
+    if (by := actor()) is not None:
+        detail["by"] = by.name
+        if by.address:
+            detail["by_address"] = by.address
     connection.execute(
         sa.insert(trace).values(
             at=time.time(),

@@ -1,6 +1,7 @@
-"""What people did through the console: who, from where, what, and what it was before and after; only ever added to.
+"""What people did, at the console above all: who, from where, what, and what it was before and after.
 
-The trace tells what happened to an instance; this tells who asked for it, refusals included. No patient data.
+Only ever added to. The trace tells what happened to an instance; this tells who asked for it, refusals and log-ins
+included. The audit trail has both, see `auditing`. No patient data.
 """
 
 import time
@@ -8,11 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-import structlog
 
 from scp_node.jobs import database
 
-log = structlog.get_logger(__name__)
+LOG_IN, LOG_OUT, STORE, RESUME = "log_in", "log_out", "store", "resume"
+COMMAND_LINE = "command line"
+"""In place of a role: the operating system has let this user in."""
+REFUSED = "refused: "
+REFUSED_BY_ROLE = REFUSED + "needs the role "
+"""How ``after`` begins when nothing was done."""
 
 user_action = sa.Table(
     "user_action",
@@ -26,7 +31,9 @@ user_action = sa.Table(
     sa.Column("subject", sa.Text, nullable=False),
     sa.Column("before", sa.Text, nullable=False),
     sa.Column("after", sa.Text, nullable=False),
+    sa.Column("is_audited", sa.Boolean, nullable=False, server_default=sa.false()),
 )
+"""``is_audited``: the audit trail has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +72,9 @@ def record(
     after: str = "",
 ) -> None:
     """Add one record, and log it: the log may be kept elsewhere."""
+    # Imported here: a command that acts without a console has no log.
+    import structlog
+
     values = {
         "user_name": user_name,
         "role": role,
@@ -74,9 +84,25 @@ def record(
         "before": before,
         "after": after,
     }
-    log.info("user action", **values)
+    structlog.get_logger(__name__).info("user action", **values)
     with database.write(engine) as connection:
         connection.execute(sa.insert(user_action).values(at=time.time(), **values))
+
+
+def add_resume(connection: sa.Connection, *, user_name: str, destination: str) -> None:
+    """Add to a transaction that somebody at this machine has deliveries attempted again."""
+    connection.execute(
+        sa.insert(user_action).values(
+            at=time.time(),
+            user_name=user_name,
+            role=COMMAND_LINE,
+            address="",
+            action=RESUME,
+            subject=destination,
+            before="",
+            after="",
+        )
+    )
 
 
 def recent(connection: sa.Connection, *, limit: int = 100, before_id: int | None = None) -> tuple[UserAction, ...]:

@@ -194,7 +194,7 @@ class Handlers:
         if file is None or file.size_bytes == 0:
             raise DataSetError("the Data Set is empty")
         file.close()
-        sop_class_uid, sop_instance_uid, study_instance_uid = read_identity(
+        sop_class_uid, sop_instance_uid, study_instance_uid, accession_number = read_identity(
             file.head, reception.context.transfer_syntax_uid
         )
         if sop_class_uid != command.sop_class_uid:
@@ -214,6 +214,7 @@ class Handlers:
             peer_address=reception.peer.address,
             priority=self._priority(reception, file.head),
             received_at=self._now(),
+            accession_number=accession_number,
         )
 
     def _priority(self, reception: Reception, head: bytes) -> Priority:

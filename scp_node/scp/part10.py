@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import UID, ImplicitVRLittleEndian
+from pydicom.valuerep import TEXT_VR_DELIMS
 
 from scp_node.scp.elements import Encoding, elements
 from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
@@ -15,7 +17,10 @@ from scp_node.scp.statuses import DataSetError, DataSetMismatchError, StoreError
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _INFLATED_BYTES = 65536
 _SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID = 0x00080016, 0x00080018, 0x0020000D
+SPECIFIC_CHARACTER_SET, ACCESSION_NUMBER = 0x00080005, 0x00080050
 _REQUESTED_PROCEDURE_PRIORITY = 0x00401003
+_MAXIMUM_TEXT_BYTES = 1024
+"""Of a value that has 64 characters at most (PS3.5 6.2); what is longer is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,26 @@ def is_uid(value: str) -> bool:
 def decode_uid(value: bytes) -> str:
     """Return a UID as text, without its padding; characters that no UID has become ``?``."""
     return value.rstrip(b"\0 ").decode("ascii", "replace").replace("\N{REPLACEMENT CHARACTER}", "?")
+
+
+def decode_text(value: bytes, character_set: bytes) -> str:
+    """Return a short text without its padding; empty when it is not in the character set that is named.
+
+    Parameters
+    ----------
+    character_set
+        Value of Specific Character Set (0008,0005).
+    """
+    value = value[:_MAXIMUM_TEXT_BYTES].strip(b" \0")
+    if value.isascii() and b"\x1b" not in value:
+        # Every character set of PS3.3 C.12.1.1.2 has ASCII in it, but for a sign or two of Japan's.
+        return value.decode("ascii")
+    terms = character_set.decode("ascii", "replace").rstrip("\0 ").split("\\")
+    try:
+        encodings = convert_encodings([term.strip() for term in terms])
+        return str(decode_bytes(value, encodings, TEXT_VR_DELIMS)).strip(" \0")
+    except (LookupError, ValueError):
+        return ""
 
 
 def file_header(
@@ -89,15 +114,19 @@ def head_elements(head: bytes, transfer_syntax_uid: str) -> Iterator[tuple[int, 
 
 
 class Identity(NamedTuple):
-    """Who a Data Set says it is; the study is empty when it is not named in the first bytes, or by no UID."""
+    """Who a Data Set says it is.
+
+    Study and Accession Number are empty when they are not in the first bytes, or are no UID and no text.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     study_instance_uid: str
+    accession_number: str
 
 
 def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
-    """Return SOP Class, SOP Instance and Study Instance UID from the first bytes of a Data Set.
+    """Return SOP Class, SOP Instance and Study Instance UID, and Accession Number, from the first bytes of a Data Set.
 
     Parameters
     ----------
@@ -114,12 +143,15 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
         One of the two is not there.
     """
     found: dict[int, str] = {}
+    texts: dict[int, bytes] = {}
     try:
         for tag, value in head_elements(head, transfer_syntax_uid):
             if tag > _STUDY_INSTANCE_UID:
                 break
             if tag in (_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID):
                 found[tag] = decode_uid(value)
+            elif tag in (SPECIFIC_CHARACTER_SET, ACCESSION_NUMBER):
+                texts[tag] = value
     except StoreError as error:
         # What comes after the two is the child's business; who sends garbage there is told nothing new by a refusal.
         if _SOP_INSTANCE_UID not in found:
@@ -127,7 +159,12 @@ def read_identity(head: bytes, transfer_syntax_uid: str) -> Identity:
     if missing := [keyword for tag, keyword in _KEYWORDS.items() if not found.get(tag)]:
         raise DataSetMismatchError(f"Data Set begins without {' and '.join(missing)}")
     study = found.get(_STUDY_INSTANCE_UID, "")
-    return Identity(found[_SOP_CLASS_UID], found[_SOP_INSTANCE_UID], study if is_uid(study) else "")
+    return Identity(
+        found[_SOP_CLASS_UID],
+        found[_SOP_INSTANCE_UID],
+        study if is_uid(study) else "",
+        decode_text(texts.get(ACCESSION_NUMBER, b""), texts.get(SPECIFIC_CHARACTER_SET, b"")),
+    )
 
 
 def is_urgent(head: bytes, transfer_syntax_uid: str) -> bool:

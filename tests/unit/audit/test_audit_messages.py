@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from lxml import etree
 
-from scp_node.audit.building import Node, Objects, Peer
+from scp_node.audit.building import Node, Objects, Peer, Person
 from scp_node.audit.messages import MAXIMUM_BYTES, Action, Outcome, Source, to_xml
 from scp_node.security.events import EventKind, SecurityEvent
 
@@ -15,6 +15,7 @@ SOURCE = Source(id="SCP_NODE@host", site="General Hospital")
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
 OBJECTS = Objects(study_instance_uid="1.2.3", instances=((DX, ("1.2.3.4", "1.2.3.5")),))
 PEER = Peer(ae_title="PACS", address="192.0.2.10")
+ANNA = Person(name="anna", address="192.0.2.44")
 
 
 def event(kind=EventKind.ASSOCIATION_REJECTED, **values):
@@ -27,8 +28,16 @@ MESSAGES = {
     "received": NODE.transfer(AT, OBJECTS, peer=PEER, is_received=True),
     "delivered": NODE.transfer(AT, OBJECTS, peer=PEER, is_received=False, outcome=Outcome.SERIOUS_FAILURE),
     "analysed": NODE.access(AT, OBJECTS, action=Action.READ, details=[("model", "resnet18 1.0.0")]),
-    "removed": NODE.access(AT, OBJECTS, action=Action.DELETE, user="anna", what="purged"),
-    "exported": NODE.export(AT, OBJECTS, to="/srv/share", user="anna"),
+    "removed": NODE.access(AT, OBJECTS, action=Action.DELETE, user=Person(name="root"), what="purged"),
+    "exported": NODE.export(AT, OBJECTS, to="/srv/share", user=ANNA),
+    "stored by STOW-RS": NODE.transfer(AT, OBJECTS, peer=PEER, is_received=True, user=ANNA),
+    "logged in": NODE.authentication(AT, ANNA, is_login=True),
+    "not logged in": NODE.authentication(
+        AT, ANNA, is_login=True, outcome=Outcome.MINOR_FAILURE, description="refused: wrong name or password"
+    ),
+    "logged out": NODE.authentication(AT, ANNA, is_login=False),
+    "not allowed": NODE.restricted(AT, ANNA, description="retry: refused: needs the role operator"),
+    "resumed": NODE.resumed(AT, Person(name="root"), description="deliveries to pacs are attempted again"),
     **{kind.value: NODE.alert(event(kind)) for kind in EventKind},
 }
 
@@ -72,6 +81,28 @@ def test_an_unknown_caller_is_a_security_alert_of_node_authentication():
     assert root.find("EventIdentification/EventID").get("csd-code") == "110113"
     assert root.find("EventIdentification/EventTypeCode").get("csd-code") == "110126"
     assert root.find("EventIdentification").get("EventOutcomeIndicator") == "8"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "outcome"),
+    [("logged in", "110122", "0"), ("not logged in", "110122", "4"), ("logged out", "110123", "0")],
+)
+def test_a_log_in_names_person_address_and_outcome(name, kind, outcome):
+    root = etree.fromstring(to_xml(MESSAGES[name], SOURCE))
+    assert root.find("EventIdentification/EventID").get("csd-code") == "110114"
+    assert root.find("EventIdentification/EventTypeCode").get("csd-code") == kind
+    assert root.find("EventIdentification").get("EventOutcomeIndicator") == outcome
+    person, node = root.findall("ActiveParticipant")
+    assert (person.get("UserID"), person.get("UserIsRequestor")) == ("anna", "true")
+    assert (person.get("NetworkAccessPointID"), person.get("NetworkAccessPointTypeCode")) == ("192.0.2.44", "2")
+    assert node.get("UserIsRequestor") == "false"
+    assert root.findall("ParticipantObjectIdentification") == []
+
+
+def test_who_acts_at_this_machine_is_at_this_machine():
+    root = etree.fromstring(to_xml(MESSAGES["removed"], SOURCE))
+    person = root.findall("ActiveParticipant")[1]
+    assert (person.get("UserID"), person.get("NetworkAccessPointID")) == ("root", NODE.host)
 
 
 def test_what_a_peer_calls_itself_can_break_neither_the_xml_nor_the_line(faults_of):

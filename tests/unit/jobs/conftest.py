@@ -117,7 +117,9 @@ def spool(tmp_path):
 def receive(spool):
     """Makes what a receiver hands over: a temporary file and what is known of it."""
 
-    def _receive(uid="1.2.3", content=b"pixels", *, priority=Priority.ROUTINE, calling_ae_title="CR1"):
+    def _receive(
+        uid="1.2.3", content=b"pixels", *, priority=Priority.ROUTINE, calling_ae_title="CR1", accession_number=""
+    ):
         file = spool.open_incoming()
         file.write(content)
         file.close()
@@ -133,6 +135,7 @@ def receive(spool):
             peer_address="127.0.0.1",
             priority=priority,
             received_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            accession_number=accession_number,
         )
 
     return _receive

@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from scp_node.scp.elements import Encoding, EncodingError, elements
-from scp_node.scp.part10 import Implementation, decode_uid, file_header, is_uid, read_identity
+from scp_node.scp.part10 import Implementation, decode_text, decode_uid, file_header, is_uid, read_identity
 from scp_node.scp.statuses import DataSetError, DataSetMismatchError
 
 CLASS, INSTANCE = "1.2.840.10008.5.1.4.1.1.1", "1.2.3.4.5"
@@ -64,16 +64,45 @@ def test_the_study_is_found_and_never_asked_for(syntax: UID) -> None:
     """For the audit trail: an object without it, or with nonsense in front of it, is stored all the same."""
     dataset = radiograph()
     dataset.StudyInstanceUID = "1.2.840.1"
-    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "1.2.840.1")
+    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "1.2.840.1", "")
     with pytest.warns(UserWarning, match="Invalid value"):
         dataset.StudyInstanceUID = "../../etc"
-    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "")
-    assert read_identity(encode(radiograph(), syntax), syntax) == (CLASS, INSTANCE, "")
+    assert read_identity(encode(dataset, syntax), syntax) == (CLASS, INSTANCE, "", "")
+    assert read_identity(encode(radiograph(), syntax), syntax) == (CLASS, INSTANCE, "", "")
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_the_accession_number_is_read_in_its_character_set(syntax: UID) -> None:
+    dataset = radiograph()
+    dataset.AccessionNumber = " A-4711 "
+    assert read_identity(encode(dataset, syntax), syntax).accession_number == "A-4711"
+    dataset.AccessionNumber = "접수-7"
+    assert read_identity(encode(dataset, syntax), syntax).accession_number == "접수-7"
+
+
+@pytest.mark.parametrize(
+    ("value", "character_set", "text"),
+    [
+        (b"A1\0", b"", "A1"),
+        (b"", b"ISO_IR 100", ""),
+        (b"\xc4\xd6 ", b"ISO_IR 100", "ÄÖ"),
+        (b"\x1b$)C\xb0\xa1", b"\\ISO 2022 IR 149", "가"),
+        (b"A" * 5000, b"", "A" * 1024),
+    ],
+)
+def test_texts_lose_their_padding_and_nothing_else(value: bytes, character_set: bytes, text: str) -> None:
+    assert decode_text(value, character_set) == text
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom says so of each term and each byte that is wrong
+@pytest.mark.parametrize("character_set", [b"NONSENSE", b"\xff\xfe", b"ISO_IR 192", b"ISO 2022 IR 87\\\\x"])
+def test_a_text_in_no_character_set_is_no_error(character_set: bytes) -> None:
+    assert isinstance(decode_text(b"\xff\x1b$B\xc3", character_set), str)
 
 
 def test_nonsense_after_the_identity_is_left_to_the_child() -> None:
     content = encode(radiograph(), ExplicitVRLittleEndian) + b"\x18\x00\x00\x00??????"
-    assert read_identity(content, ExplicitVRLittleEndian) == (CLASS, INSTANCE, "")
+    assert read_identity(content, ExplicitVRLittleEndian) == (CLASS, INSTANCE, "", "")
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)
