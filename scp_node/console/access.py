@@ -23,7 +23,7 @@ _MAXIMUM_SESSIONS = 1000
 _ATTEMPTS, _ATTEMPTS_PER_S = 5, 300.0
 """Wrong passwords for one name or from one address, and the time in which they are counted."""
 _REMEMBERED_S = 300.0
-"""How long the password of a program (HTTP Basic) is not hashed again."""
+"""How long after a request of a program (HTTP Basic) its password is not hashed again."""
 
 # RFC 9106, second recommendation: 64 MiB, three passes; one lane, since many may be verified at once.
 _HASHER = PasswordHasher(time_cost=3, memory_cost=65536, parallelism=1)
@@ -79,11 +79,15 @@ class Visitor:
 
 
 class TooManyAttemptsError(Exception):
-    """Wrong passwords came too often; carries when to try again, in seconds."""
+    """Wrong passwords came too often; carries when to try again, in seconds.
 
-    def __init__(self, retry_after_s: float) -> None:
+    ``is_first``: nobody was told so before in this time. Those that follow are no news, however many there are.
+    """
+
+    def __init__(self, retry_after_s: float, *, is_first: bool) -> None:
         super().__init__(f"too many attempts, again in {retry_after_s:.0f} s")
         self.retry_after_s = retry_after_s
+        self.is_first = is_first
 
 
 class Access:
@@ -102,7 +106,8 @@ class Access:
         self._lock = threading.Lock()
         self._sessions: dict[str, tuple[Session, float]] = {}
         self._failures: dict[str, deque[float]] = {}
-        self._verified: dict[bytes, float] = {}
+        self._shut_out: dict[str, float] = {}
+        self._remembered: dict[bytes, tuple[float, float]] = {}
         self._key = secrets.token_bytes(32)
         # One at a time: each takes 64 MiB, and nobody waits long for the few that log in.
         self._hashing = threading.Lock()
@@ -118,13 +123,28 @@ class Access:
         """The user of that name."""
         return self._users.get(name)
 
-    def verify(self, name: str, password: str, address: str, *, remember: bool = False) -> ConsoleUser | None:
-        """Return the user if the password is right; slow on purpose.
+    def remembered(self, name: str, password: str, address: str) -> ConsoleUser | None:
+        """The user if just this was right a while ago: a program sends its password with each request.
 
-        Parameters
-        ----------
-        remember
-            Do not hash the same password again for some minutes: a program sends it with each request.
+        A session in all but name: it ends some minutes after the last request, and after some hours at the latest.
+        """
+        mark, now = self._mark(name, password, address), self._clock()
+        with self._lock:
+            begun, until = self._remembered.get(mark, (0.0, -1.0))
+            if until <= now or now - begun > _SESSION_LIMIT_S:
+                return None
+            self._remembered[mark] = begun, now + _REMEMBERED_S
+        return self._users.get(name)
+
+    def remember(self, name: str, password: str, address: str) -> None:
+        """Let `remembered` know that this was right."""
+        mark, now = self._mark(name, password, address), self._clock()
+        with self._lock:
+            self._remembered = {key: times for key, times in self._remembered.items() if times[1] > now}
+            self._remembered[mark] = now, now + _REMEMBERED_S
+
+    def verify(self, name: str, password: str, address: str) -> ConsoleUser | None:
+        """Return the user if the password is right; slow on purpose.
 
         Raises
         ------
@@ -132,20 +152,13 @@ class Access:
             Whether it would have been right is not looked at.
         """
         user = self._users.get(name)
-        mark = hmac.digest(self._key, f"{name}\0{password}".encode(errors="replace"), hashlib.sha256)
         now = self._clock()
-        with self._lock:
-            if remember and user is not None and self._verified.get(mark, -1.0) > now:
-                return user
         keys = (f"name:{name[:64]}", f"address:{address}")
         self._require_patience(keys, now)
         if self._matches(user, password):
             with self._lock:
                 for key in keys:
                     self._failures.pop(key, None)
-                if remember:
-                    self._verified = {one: until for one, until in self._verified.items() if until > now}
-                    self._verified[mark] = now + _REMEMBERED_S
             return user
         with self._lock:
             for key in keys:
@@ -189,6 +202,9 @@ class Access:
     def _is_over(self, session: Session, seen_at: float, now: float) -> bool:
         return now - seen_at > self._idle_s or now - session.begun_at > _SESSION_LIMIT_S
 
+    def _mark(self, name: str, password: str, address: str) -> bytes:
+        return hmac.digest(self._key, f"{name}\0{address}\0{password}".encode(errors="replace"), hashlib.sha256)
+
     def _require_patience(self, keys: tuple[str, ...], now: float) -> None:
         with self._lock:
             if len(self._failures) > 10_000:  # attempts under ever new names must not fill the memory
@@ -198,7 +214,11 @@ class Access:
             for key in keys:
                 times = self._failures.get(key)
                 if times and len(times) == _ATTEMPTS and times[0] > now - _ATTEMPTS_PER_S:
-                    raise TooManyAttemptsError(times[0] + _ATTEMPTS_PER_S - now)
+                    until = times[0] + _ATTEMPTS_PER_S
+                    is_first = self._shut_out.get(key, -1.0) <= now
+                    self._shut_out = {one: end for one, end in self._shut_out.items() if end > now}
+                    self._shut_out[key] = until
+                    raise TooManyAttemptsError(until - now, is_first=is_first)
 
     def _matches(self, user: ConsoleUser | None, password: str) -> bool:
         if len(password) > _MAXIMUM_PASSWORD_LENGTH:

@@ -1,12 +1,14 @@
 """What the JSON API answers with; the shapes that stand in its OpenAPI document."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from scp_node.jobs.records import ConfirmationRecord, DeliveryRecord, InstanceRecord, PredictionRecord
-from scp_node.records import ResultKind
+from scp_node.records import InstanceState, ResultKind
+
+LARGEST_ID = 2**63 - 1
 
 
 class Listed(BaseModel):
@@ -23,6 +25,15 @@ class InstanceList(BaseModel):
     next_after: int | None
 
 
+class Search(BaseModel):
+    """What instances are looked for by in a request's body, where no log sees it."""
+
+    accession_number: Annotated[str, Field(min_length=1, max_length=64)]
+    state: InstanceState | None = None
+    after: Annotated[int | None, Field(ge=0, le=LARGEST_ID)] = None
+    limit: Annotated[int, Field(ge=1, le=500)] = 100
+
+
 class Result(BaseModel):
     """One result object and what the destinations made of it."""
 
@@ -36,13 +47,14 @@ class Result(BaseModel):
 
 
 class Details(BaseModel):
-    """All that is known of one instance."""
+    """All that is known of one instance; ``accession_number`` is read from the received file, and gone with it."""
 
     instance: InstanceRecord
     sha256: str
     size_bytes: int
     transfer_syntax_uid: str
     called_ae_title: str
+    accession_number: str
     analysed_at: datetime | None
     duration_s: float | None
     window: str

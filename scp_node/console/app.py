@@ -11,14 +11,15 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from scp_node.console.analyze_api import router as analyze_api_router
-from scp_node.console.api import router as api_router
 from scp_node.console.explorer import ExplorerError
 from scp_node.console.explorer_pages import router as explorer_pages_router
 from scp_node.console.guard import BodyTooLargeError, Guard, problem
 from scp_node.console.health import router as health_router
 from scp_node.console.instance_pages import router as instance_pages_router
+from scp_node.console.instances_api import router as instances_api_router
 from scp_node.console.login import router as login_router
 from scp_node.console.multipart import MultipartError
+from scp_node.console.operations_api import router as operations_api_router
 from scp_node.console.operations_pages import router as operations_pages_router
 from scp_node.console.pages import FOLDER, render_problem, wants_page
 from scp_node.console.services import BusyError, Services
@@ -43,7 +44,8 @@ _STATUS: dict[type[Exception], int] = {
 
 _ROUTERS = (
     health_router,
-    api_router,
+    instances_api_router,
+    operations_api_router,
     analyze_api_router,
     stow_router,
     login_router,
@@ -86,7 +88,7 @@ def create_app(services: Services) -> FastAPI:
         app.add_exception_handler(kind, _answering(status))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Guard, settings=services.settings.console, access=services.access)
+    app.add_middleware(Guard, settings=services.settings.console, access=services.access, record=services.record_log_in)
     return app
 
 

@@ -13,14 +13,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from config.console import ConsoleSettings, Role
+from config.console import ConsoleSettings, ConsoleUser, Role
 from scp_node.console.access import Access, TooManyAttemptsError, Visitor
+from scp_node.jobs.user_actions import LOG_IN, REFUSED
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Record = Callable[[Visitor, str, str], None]
+"""Writes down that somebody logged in, or why not: visitor, action, how it ended."""
 
 PUBLIC = ("/health/live", "/login", "/assets/")
 """What may be asked without a log-in: whether the process lives, the log-in page, and what that page looks like."""
@@ -33,7 +36,7 @@ CHANGE_HEADER = "x-csrf-token"
 LOCAL_USER = "local"
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_FORMS = frozenset({"/login", "/logout"})
+_FORMS = frozenset({"/login", "/logout", "/worklist"})
 """Plain forms: their handlers compare the token, which is a field there."""
 
 _POLICY = "; ".join(
@@ -67,8 +70,9 @@ class BodyTooLargeError(Exception):
 class Guard:
     """Lets a request through, with its `Visitor` in ``scope["state"]``, or answers it."""
 
-    def __init__(self, app: App, *, settings: ConsoleSettings, access: Access) -> None:
+    def __init__(self, app: App, *, settings: ConsoleSettings, access: Access, record: Record) -> None:
         self._app = app
+        self._record = record
         self._settings = settings
         self._access = access
         self._proxies = [ipaddress.ip_network(one, strict=False) for one in settings.trusted_proxies]
@@ -176,7 +180,11 @@ class Guard:
         except (binascii.Error, ValueError):
             return None
         name, _, password = text.partition(":")
-        user = await anyio.to_thread.run_sync(lambda: self._access.verify(name, password, address, remember=True))
+        user = self._access.remembered(name, password, address)
+        if user is None:
+            user = await anyio.to_thread.run_sync(log_in, self._access, self._record, name, password, address)
+            if user is not None:
+                self._access.remember(name, password, address)
         return None if user is None else Visitor(name=user.name, role=user.role, address=address)
 
     @staticmethod
@@ -203,6 +211,28 @@ class Guard:
             return message
 
         return receive_limited
+
+
+def log_in(access: Access, record: Record, name: str, password: str, address: str) -> ConsoleUser | None:
+    """Return the user if name and password are right, and write down how it ended; blocks.
+
+    Raises
+    ------
+    TooManyAttemptsError
+    """
+    known = access.user(name)
+    # A name that nobody has may be a password typed into the wrong field: it is not written down.
+    who = Visitor(
+        name=known.name if known else "?", role=known.role if known else Role.VIEWER, address=address, session=None
+    )
+    try:
+        user = access.verify(name, password, address)
+    except TooManyAttemptsError as error:
+        if error.is_first:
+            record(who, LOG_IN, f"{REFUSED}too many attempts")
+        raise
+    record(who, LOG_IN, "" if user is not None else f"{REFUSED}wrong name or password")
+    return user
 
 
 def is_public(path: str) -> bool:

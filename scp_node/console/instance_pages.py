@@ -4,19 +4,22 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Form, Query
 from pydicom.uid import UID
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
-from scp_node.console.api import LARGEST_ID, InstanceId, act, list_of
+from scp_node.console.answers import LARGEST_ID
+from scp_node.console.instances_api import InstanceId, act, list_of, pseudonym_of
 from scp_node.console.pages import render
 from scp_node.console.reading import picture, report
-from scp_node.console.requests import AnyVisitor, OpenServices, Operator
+from scp_node.console.requests import AnyVisitor, OpenServices, Operator, is_own_form
 from scp_node.console.services import Services
 from scp_node.errors import JobStateError
 from scp_node.jobs import worklist
+from scp_node.jobs.accession import is_pseudonym
+from scp_node.jobs.patients import accession_number
 from scp_node.jobs.records import Finding, InstanceFilter, ResultRecord
 from scp_node.records import InstanceState, ResultKind
 
@@ -38,9 +41,10 @@ def show_worklist(  # noqa: PLR0917 - FastAPI passes them by name
     sender: str = "",
     uid: Annotated[str, Query(max_length=100)] = "",
     day: str = "",
+    accession: Annotated[str, Query(max_length=64)] = "",
     after: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,
 ) -> Response:
-    """What arrived, newest first."""
+    """What arrived, newest first; ``accession``: the pseudonym of an Accession Number, see `search_worklist`."""
     begins = _day(day)
     which = InstanceFilter(
         states=(InstanceState(state),) if state in set(InstanceState) else (),
@@ -49,12 +53,13 @@ def show_worklist(  # noqa: PLR0917 - FastAPI passes them by name
         finding=Finding(finding) if finding in set(Finding) else None,
         received_from=begins,
         received_before=None if begins is None else begins + timedelta(days=1),
+        # An address may hold anything; what can be no pseudonym finds nothing.
+        accession_pseudonym=(accession if is_pseudonym(accession) else "none") if accession else None,
     )
     page = list_of(services, which, after=after, limit=_LINES)
     with services.reading() as connection:
         senders = worklist.senders(connection)
-    chosen = {"state": state, "finding": finding, "sender": sender, "uid": uid.strip(), "day": day}
-    chosen = {name: value for name, value in chosen.items() if value}
+    chosen = _chosen(state=state, finding=finding, sender=sender, uid=uid, day=day, accession=accession)
     values = {
         "entries": page.entries,
         "older": None if page.next_after is None else urlencode({**chosen, "after": page.next_after}),
@@ -68,6 +73,35 @@ def show_worklist(  # noqa: PLR0917 - FastAPI passes them by name
     }
     is_part = request.headers.get("hx-request") == "true"
     return render(request, "_worklist_lines.html" if is_part else "worklist.html", values)
+
+
+@router.post("/worklist")
+def search_worklist(  # noqa: PLR0917 - FastAPI passes them by name
+    services: OpenServices,
+    visitor: AnyVisitor,
+    accession_number: Annotated[str, Form(max_length=64)] = "",
+    state: Annotated[str, Form(max_length=20)] = "",
+    finding: Annotated[str, Form(max_length=20)] = "",
+    sender: Annotated[str, Form(max_length=16)] = "",
+    uid: Annotated[str, Form(max_length=100)] = "",
+    day: Annotated[str, Form(max_length=20)] = "",
+    accession: Annotated[str, Form(max_length=64)] = "",
+    csrf: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Take what is searched by and lead to the list of it.
+
+    An Accession Number comes in the body and goes on as its pseudonym: an address ends up in histories and logs.
+    """
+    if not is_own_form(visitor, csrf):
+        return RedirectResponse("/worklist", status_code=303)
+    if accession_number.strip():
+        accession = pseudonym_of(services, accession_number)
+    chosen = _chosen(state=state, finding=finding, sender=sender, uid=uid, day=day, accession=accession)
+    return RedirectResponse(f"/worklist{'?' if chosen else ''}{urlencode(chosen)}", status_code=303)
+
+
+def _chosen(**filters: str) -> dict[str, str]:
+    return {name: value.strip() for name, value in filters.items() if value.strip()}
 
 
 @router.get("/instances/{instance_id}")
@@ -118,6 +152,7 @@ def _page(request: Request, services: Services, instance_id: int, *, problem: st
         "instance": detail.instance,
         "pictures": [(number, one) for number, one in enumerate(detail.results) if one.kind in _PICTURES],
         "reports": reports,
+        "accession_number": accession_number(detail.file, detail.transfer_syntax_uid),
         "history": services.admin.history(str(instance_id)),
         "names": {uid: UID(uid).name for uid in (detail.instance.sop_class_uid, detail.transfer_syntax_uid)},
         "problem": problem,

@@ -1,6 +1,5 @@
 """Logging in and out; the only plain forms of the console."""
 
-import hmac
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,13 +8,12 @@ from fastapi import APIRouter, Form
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from config.console import Role
+from scp_node.console import guard
 from scp_node.console.access import TooManyAttemptsError, Visitor
 from scp_node.console.guard import cookie_name
 from scp_node.console.pages import render
-from scp_node.console.requests import OpenServices
-from scp_node.console.services import Services
-from scp_node.errors import DatabaseError
+from scp_node.console.requests import OpenServices, is_own_form
+from scp_node.jobs.user_actions import LOG_OUT
 
 router = APIRouter(include_in_schema=False)
 
@@ -39,22 +37,18 @@ async def log_in(
     """Begin a session, or say that it was wrong; never what was wrong."""
     address: str = request.state.address
     try:
-        user = await anyio.to_thread.run_sync(services.access.verify, name, password, address)
+        user = await anyio.to_thread.run_sync(
+            guard.log_in, services.access, services.record_log_in, name, password, address
+        )
     except TooManyAttemptsError as error:
         shown = {"next": _own(next), "problem": "Too many attempts. Try again later."}
         refused = render(request, "login.html", shown, status_code=429)
         refused.headers["retry-after"] = str(round(error.retry_after_s) + 1)
         return refused
     if user is None:
-        known = services.access.user(name)
-        # A name that nobody has may be a password typed into the wrong field: it is not written down.
-        visitor = Visitor(name=known.name if known else "?", role=Role.VIEWER, address=address)
-        await anyio.to_thread.run_sync(_record, services, visitor, "log_in", "refused: wrong name or password")
         shown = {"next": _own(next), "problem": "Name or password is wrong."}
         return render(request, "login.html", shown, status_code=401)
     session = services.access.begin(user)
-    visitor = Visitor(name=user.name, role=user.role, address=address, session=session)
-    await anyio.to_thread.run_sync(_record, services, visitor, "log_in", "")
     response = RedirectResponse(_own(next), status_code=303)
     is_https = request.scope["scheme"] == "https"
     response.set_cookie(
@@ -75,10 +69,10 @@ async def log_out(
     """End the session."""
     visitor: Visitor | None = request.state.visitor
     if visitor is not None and visitor.session is not None:
-        if not hmac.compare_digest(csrf.encode(), visitor.session.change_token.encode()):
+        if not is_own_form(visitor, csrf):
             return RedirectResponse("/", status_code=303)
         services.access.end(visitor.session.token)
-        await anyio.to_thread.run_sync(_record, services, visitor, "log_out", "")
+        await anyio.to_thread.run_sync(services.record_log_in, visitor, LOG_OUT, "")
     response = RedirectResponse("/login", status_code=303)
     response.delete_cookie(
         cookie_name(request.scope["scheme"]),
@@ -88,13 +82,6 @@ async def log_out(
         path="/",
     )
     return response
-
-
-def _record(services: Services, visitor: Visitor, action: str, after: str) -> None:
-    try:
-        services.record(visitor, action, after=after)
-    except DatabaseError:
-        return
 
 
 def _own(target: str) -> str:

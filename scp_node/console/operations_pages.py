@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from config.write import in_use
-from scp_node.console.api import echo_destination, health_of, storage_of
+from scp_node.console.operations_api import echo_destination, health_of, storage_of
 from scp_node.console.pages import render
 from scp_node.console.reading import card_of, models_of
 from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, Operator

@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
+import structlog
 
 from config.settings import NodeSettings
 from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.console.access import Access, Visitor
 from scp_node.console.explorer import Explorer
 from scp_node.console.uploads import Uploads
+from scp_node.errors import DatabaseError
 from scp_node.jobs import statistics, user_actions
+from scp_node.jobs.accession import Pseudonyms
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import require_current
@@ -23,6 +26,8 @@ from scp_node.scp.handlers import Handlers
 from scp_node.scp.part10 import Implementation
 from scp_node.spool.store import Spool
 from scp_node.telemetry.metrics import NodeCollector
+
+_log = structlog.get_logger(__name__)
 
 _FINDINGS_S = 60.0
 _MAXIMUM_WAITING = 32
@@ -60,6 +65,7 @@ class Services:
             maximum_files=settings.console.maximum_batch_files, maximum_bytes=4 * settings.console.maximum_upload_bytes
         )
         self.metrics = NodeCollector(settings, engine)
+        self.pseudonyms = Pseudonyms(settings.spool.folder)
         self.started_at = datetime.now(UTC)
         self._lock = threading.Lock()
         self._closers: list[Callable[[], None]] = []
@@ -146,7 +152,8 @@ class Services:
         return available_transfer_syntaxes()
 
     def record(self, visitor: Visitor, action: str, *, subject: str = "", before: str = "", after: str = "") -> None:
-        """Write down what somebody did; without a database there is nothing that could have been done."""
+        """Write down what somebody did."""
+        require_current(self.engine, self.settings.database.url)
         user_actions.record(
             self.engine,
             user_name=visitor.name,
@@ -157,6 +164,15 @@ class Services:
             before=before,
             after=after,
         )
+
+    def record_log_in(self, visitor: Visitor, action: str, after: str) -> None:
+        """Write down a log-in or log-out; while the database is away it must do with a line in the log."""
+        try:
+            self.record(visitor, action, after=after)
+        except (DatabaseError, sa.exc.SQLAlchemyError) as error:
+            _log.warning(
+                "log-in not recorded", user_name=visitor.name, action=action, after=after, error=type(error).__name__
+            )
 
     @contextmanager
     def place_in_line(self) -> Iterator[None]:

@@ -14,12 +14,14 @@ from scp_node.console.guard import problem
 from scp_node.console.multipart import PartBegins, PartData, parse_content_type, read_parts
 from scp_node.console.requests import OpenServices, Operator
 from scp_node.console.services import Services
+from scp_node.jobs.acting import acting_as
+from scp_node.jobs.user_actions import REFUSED, STORE
 from scp_node.scp.callers import Peer
 from scp_node.scp.contexts import supported_contexts
 from scp_node.scp.elements import Encoding, elements
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
 from scp_node.scp.messages import Command, CommandField
-from scp_node.scp.part10 import decode_uid
+from scp_node.scp.part10 import decode_uid, is_uid
 from scp_node.scp.statuses import Answer, DataSetError, SopClassError, Status, StoreError, answer_to
 
 router = APIRouter(prefix="/dicom-web", tags=["DICOMweb"])
@@ -86,7 +88,8 @@ async def store(request: Request, services: OpenServices, visitor: Operator) -> 
                 if part.take(event.content):
                     await anyio.to_thread.run_sync(part.write)
             else:
-                stored.append(await anyio.to_thread.run_sync(part.end))
+                with acting_as(visitor.name, visitor.address):
+                    stored.append(await anyio.to_thread.run_sync(part.end))
                 part = None
     finally:
         if part is not None:
@@ -194,9 +197,10 @@ def _record(services: Services, visitor: Visitor, stored: list[Stored]) -> None:
     for one in stored:
         services.record(
             visitor,
-            "store",
-            subject=one.sop_instance_uid[:64],
-            after="stored" if one.answer.status is Status.SUCCESS else f"refused: {one.answer.comment}",
+            STORE,
+            # What is no UID may be anything, a name too.
+            subject=one.sop_instance_uid if is_uid(one.sop_instance_uid) else "",
+            after="stored" if one.answer.status is Status.SUCCESS else f"{REFUSED}{one.answer.comment}",
         )
 
 

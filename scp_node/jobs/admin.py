@@ -19,7 +19,7 @@ from scp_node.jobs.breaker import Breakers
 from scp_node.jobs.database import conflict, delivered_object, delivery, instance
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reading import Reader
-from scp_node.jobs.records import ConflictRecord, InstanceRecord
+from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceRecord, ResultRecord
 from scp_node.jobs.removing import Removal, Remover
 from scp_node.jobs.states import DeadLetterReason, move, settle
 from scp_node.jobs.trace import Event
@@ -191,6 +191,16 @@ class Admin(Reader):
         with database.write(self._engine) as connection:
             trace.record(connection, Event.EXPORTED, uid, instance_id=number, sha256=sha256)
         return written
+
+    @by_operator
+    def note_download(self, detail: InstanceDetail, result: ResultRecord | None) -> None:
+        """Write down that somebody is handed a copy: of a result, or of the object as it was received."""
+        taken: dict[str, object] = {"to": "a download"}
+        if result is not None:
+            taken["result"] = {"sop_class_uid": result.sop_class_uid, "sop_instance_uid": result.sop_instance_uid}
+        one = detail.instance
+        with database.write(self._engine) as connection:
+            trace.record(connection, Event.EXPORTED, one.sop_instance_uid, instance_id=one.id, **taken)
 
     @by_operator
     def purge(self, key: str, *, sha256: str | None = None) -> None:

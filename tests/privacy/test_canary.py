@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
@@ -260,6 +261,14 @@ class Running:
         except urllib.error.URLError:
             return b""
 
+    def search(self, accession_number):
+        """What the console finds by an Accession Number, and the address that its page leads to."""
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.console_port}", timeout=30) as client:
+            found = client.post("/api/v1/instances/search", json={"accession_number": accession_number}).json()
+            page = client.post("/worklist", data={"accession_number": accession_number})
+            client.post("/api/v1/instances/search", json={"accession_number": [accession_number]})
+            return [one["instance"]["sop_instance_uid"] for one in found["entries"]], page.headers["location"]
+
 
 def store(dataset, port, **named):
     """Send without looking: wrong values must reach the node as they are."""
@@ -311,6 +320,7 @@ def told(request, random_checkpoints, free_port):
                 dataset.save_as(file)
                 file.chmod(0o644)
             running.run("analyze", *(str(folder / f"file-{number}.dcm") for number in sent), "--json")
+            running.found = running.search(f"{CANARY}1")
             metrics = running.get("/metrics")
             running.wait(lambda: all(one["state"] in FINAL for one in running.instances()))
             running.process.send_signal(signal.SIGTERM)
@@ -345,6 +355,14 @@ def test_the_canaries_are_there_to_be_found(told):
 
 def running_instances(running):
     return [json.loads(line) for line in running.said.splitlines() if line.startswith(b'{"sop_instance_uid"')]
+
+
+def test_an_accession_number_finds_its_instance_and_is_in_no_address(told):
+    running, _, _ = told
+    uids, address = running.found
+    assert uids == ["2.25.91"]
+    assert address.startswith("/worklist?accession=")
+    assert_no_canary("address", address.encode())
 
 
 def test_logs_and_standard_error_are_clean(told):

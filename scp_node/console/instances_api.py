@@ -1,50 +1,29 @@
-"""The JSON API: what the worklist and the operations pages show, and what an operator does."""
+"""The JSON API of the worklist: received instances, what is known of each, and what an operator does with one."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
-import anyio.to_thread
 from fastapi import APIRouter, Query
 from fastapi import Path as InPath
 from pydantic import AwareDatetime
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, Response
 
-from config.write import in_use
 from scp_node.console.access import Visitor
-from scp_node.console.answers import (
-    Details,
-    Happened,
-    InstanceList,
-    Listed,
-    Model,
-    Queues,
-    Reached,
-    Result,
-    Storage,
-)
-from scp_node.console.reading import card_of, models_of
-from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, Operator
+from scp_node.console.answers import LARGEST_ID, Details, Happened, InstanceList, Listed, Result, Search
+from scp_node.console.requests import AnyVisitor, OpenServices, Operator
 from scp_node.console.services import Services
-from scp_node.delivery.catalog import echo
 from scp_node.errors import JobStateError
-from scp_node.jobs import breaker, rows, statistics, user_actions
-from scp_node.jobs.breaker import DestinationHealth
-from scp_node.jobs.records import (
-    Finding,
-    InstanceDetail,
-    InstanceFilter,
-    InstanceRecord,
-)
-from scp_node.jobs.statistics import Activity, Findings
-from scp_node.jobs.user_actions import UserAction
+from scp_node.jobs import rows
+from scp_node.jobs.acting import acting_as
+from scp_node.jobs.patients import accession_number
+from scp_node.jobs.records import Finding, InstanceDetail, InstanceFilter, InstanceRecord, ResultRecord
+from scp_node.jobs.user_actions import REFUSED
 from scp_node.records import InstanceState
 
-router = APIRouter(prefix="/api/v1", tags=["node"])
+router = APIRouter(prefix="/api/v1", tags=["instances"])
 
-LARGEST_ID = 2**63 - 1
 InstanceId = Annotated[int, InPath(ge=1, le=LARGEST_ID)]
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "No such thing."}}
 _ACTS: dict[int | str, dict[str, Any]] = {
@@ -77,6 +56,15 @@ def instances(  # noqa: PLR0917 - FastAPI passes them by name
         finding=finding,
     )
     return list_of(services, which, after=after, limit=limit)
+
+
+@router.post("/instances/search")
+def search(asked: Search, services: OpenServices, _visitor: AnyVisitor) -> InstanceList:
+    """Received instances of one Accession Number, newest first; a POST, since addresses are written to logs."""
+    which = InstanceFilter(
+        states=(asked.state,) if asked.state else (), accession_pseudonym=pseudonym_of(services, asked.accession_number)
+    )
+    return list_of(services, which, after=asked.after, limit=asked.limit)
 
 
 @router.get("/instances/{instance_id}", responses=_UNKNOWN)
@@ -128,7 +116,7 @@ def result(
     if number >= len(detail.results):
         raise HTTPException(404, "there is no such result")
     found = detail.results[number]
-    return _dicom(services, visitor, detail, found.file, "_".join(filter(None, (found.kind.value, found.model))))
+    return _dicom(services, visitor, detail, found)
 
 
 @router.get(
@@ -139,112 +127,15 @@ def result(
 def source(instance_id: InstanceId, services: OpenServices, visitor: Operator) -> Response:
     """The object as it was received."""
     detail = services.admin.show(str(instance_id))
-    return _dicom(services, visitor, detail, detail.file, "source")
+    return _dicom(services, visitor, detail, None)
 
 
-@router.get("/destinations")
-def destinations(services: OpenServices, _visitor: AnyVisitor) -> list[DestinationHealth]:
-    """How destinations do."""
-    return health_of(services)
-
-
-@router.post("/destinations/{name}/echo", responses=_ACTS)
-async def echo_destination(name: str, services: OpenServices, visitor: Operator) -> Reached:
-    """Ask a destination whether it answers: C-ECHO, or a trial file."""
-    found = next((one for one in services.settings.destinations if one.name == name), None)
-    if found is None:
-        raise HTTPException(404, "there is no destination of that name")
-    title = services.settings.receiver.ae_title
-    outcome = await anyio.to_thread.run_sync(echo, found, title)
-    await anyio.to_thread.run_sync(
-        lambda: services.record(visitor, "echo", subject=name, after="answers" if outcome.is_reachable else "silent")
-    )
-    return Reached(is_reachable=outcome.is_reachable, detail=outcome.detail, duration_s=outcome.duration_s)
-
-
-@router.get("/queues")
-def queues(services: OpenServices, _visitor: AnyVisitor) -> Queues:
-    """What waits."""
-    with services.reading() as connection:
-        found = statistics.backlog(connection)
-    deliveries: dict[str, dict[str, int]] = {}
-    for (destination, state), count in found.deliveries.items():
-        deliveries.setdefault(destination, {})[state] = count
-    return Queues(
-        instances={state.value: count for state, count in found.instances.items()},
-        deliveries=deliveries,
-        oldest_waiting_s=found.oldest_s,
-    )
-
-
-@router.get("/activity")
-def activity(
-    services: OpenServices,
-    _visitor: AnyVisitor,
-    hours: Annotated[float, Query(gt=0, le=24 * 31)] = 1,
-    buckets: Annotated[int, Query(ge=1, le=500)] = 60,
-) -> Activity:
-    """Throughput and latency of the last hours."""
-    with services.reading() as connection:
-        return statistics.activity(connection, span_s=hours * 3600, buckets=buckets)
-
-
-@router.get("/findings")
-def findings(services: OpenServices, _visitor: AnyVisitor, days: Annotated[int, Query(ge=1, le=366)] = 30) -> Findings:
-    """What the models said in the last days: positivity per day, distribution of probabilities, disagreement."""
-    return services.findings(days)
-
-
-@router.get("/storage")
-def storage(services: OpenServices, _visitor: AnyVisitor) -> Storage:
-    """What is kept, and how much room there is."""
-    return storage_of(services)
-
-
-@router.get("/models")
-def models(services: OpenServices, _visitor: AnyVisitor) -> list[Model]:
-    """The models in use."""
-    thresholds = services.settings.analysis.thresholds
-    return [
-        Model(
-            name=one.name,
-            title=one.title,
-            version=one.version,
-            architecture=one.architecture,
-            threshold=one.threshold,
-            site_threshold=thresholds.get(one.name),
-            rule=one.rule.value,
-            preprocessing=one.preprocessing,
-            weights_sha256=one.weights_sha256,
-            training_data=one.training_data,
-            created=one.created.isoformat(),
-        )
-        for one in models_of(services.settings)
-    ]
-
-
-@router.get("/models/{name}/card", response_class=Response, responses=_UNKNOWN)
-def card(name: str, services: OpenServices, _visitor: AnyVisitor) -> Response:
-    """The card of a model, as Markdown."""
-    text = card_of(services.settings, name)
-    if text is None:
-        raise HTTPException(404, "there is no such model in use")
-    return Response(text, media_type="text/markdown; charset=utf-8")
-
-
-@router.get("/configuration", response_class=Response, responses={200: {"content": {"application/toml": {}}}})
-def configuration(services: OpenServices, _visitor: Administrator) -> Response:
-    """The configuration in use, as TOML; secrets are hidden."""
-    return Response(in_use(services.settings), media_type="application/toml")
-
-
-@router.get("/user-actions")
-def actions(
-    services: OpenServices, _visitor: Administrator, limit: Annotated[int, Query(ge=1, le=1000)] = 100
-) -> list[UserAction]:
-    """What people did through the console, newest first."""
-    with services.reading() as connection:
-        return list(user_actions.recent(connection, limit=limit))
+def pseudonym_of(services: Services, accession_number: str) -> str:
+    """What the database has in place of an Accession Number; something that it does not have for an empty one."""
+    try:
+        return services.pseudonyms.of(accession_number) or "none"
+    except OSError as error:
+        raise HTTPException(503, f"the spool cannot be used: {error.strerror or error}") from error
 
 
 def list_of(services: Services, which: InstanceFilter, *, after: int | None, limit: int) -> InstanceList:
@@ -266,6 +157,7 @@ def details_of(detail: InstanceDetail) -> Details:
         size_bytes=detail.size_bytes,
         transfer_syntax_uid=detail.transfer_syntax_uid,
         called_ae_title=detail.called_ae_title,
+        accession_number=accession_number(detail.file, detail.transfer_syntax_uid),
         analysed_at=detail.analysed_at,
         duration_s=detail.duration_s,
         window=detail.window,
@@ -287,24 +179,6 @@ def details_of(detail: InstanceDetail) -> Details:
     )
 
 
-def health_of(services: Services) -> list[DestinationHealth]:
-    """How the configured destinations do, and others for which something waits."""
-    with services.reading() as connection:
-        return breaker.health(connection, [one.name for one in services.settings.destinations])
-
-
-def storage_of(services: Services) -> Storage:
-    """What is kept, and how much room there is."""
-    with services.reading() as connection:
-        received = statistics.stored_bytes(connection)
-    return Storage(
-        free_bytes=services.spool.free_bytes(),
-        minimum_free_bytes=services.settings.spool.minimum_free_bytes,
-        received_bytes=received,
-        retention_days=services.settings.spool.retention_days,
-    )
-
-
 def act(
     services: Services,
     visitor: Visitor,
@@ -315,14 +189,15 @@ def act(
     """Do something with an instance, and write down who asked for it, what it was before and after."""
     before = services.admin.show(str(instance_id)).instance
     try:
-        changed = change(str(instance_id))
+        with acting_as(visitor.name, visitor.address):
+            changed = change(str(instance_id))
     except JobStateError as error:
         services.record(
             visitor,
             action,
             subject=before.sop_instance_uid,
             before=before.state.value,
-            after=f"refused: {error}",
+            after=f"{REFUSED}{error}",
         )
         raise
     services.record(
@@ -331,9 +206,13 @@ def act(
     return changed
 
 
-def _dicom(services: Services, visitor: Visitor, detail: InstanceDetail, file: Path, name: str) -> Response:
+def _dicom(services: Services, visitor: Visitor, detail: InstanceDetail, found: ResultRecord | None) -> Response:
+    file = detail.file if found is None else found.file
+    name = "source" if found is None else "_".join(filter(None, (found.kind.value, found.model)))
     if not file.exists():
         raise HTTPException(404, "the file is gone: retention has removed it")
+    with acting_as(visitor.name, visitor.address):
+        services.admin.note_download(detail, found)
     services.record(visitor, "download", subject=detail.instance.sop_instance_uid, after=name)
     stamp = datetime.now(UTC).strftime("%Y%m%d")
     return FileResponse(file, media_type="application/dicom", filename=f"{detail.instance.id}-{name}-{stamp}.dcm")
