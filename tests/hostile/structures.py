@@ -102,7 +102,7 @@ def _nested() -> Iterator[Case]:
     yield _case(name, joined(parts), DELIVERED)
 
 
-def _squeezed(content: bytes, bomb_bytes: int) -> bytes:
+def squeezed(content: bytes, bomb_bytes: int) -> bytes:
     """Deflate, with a megabyte of zeros over and over behind it: squeezed once, it stands for itself anywhere."""
     squeezer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     head = squeezer.compress(content) + squeezer.flush(zlib.Z_FULL_FLUSH)
@@ -113,11 +113,11 @@ def _squeezed(content: bytes, bomb_bytes: int) -> bytes:
 def _deflated() -> Iterator[Case]:
     syntax = str(DeflatedExplicitVRLittleEndian)
     name = "deflate/a bomb of 1 GiB behind the pixels"
-    yield _case(name, _squeezed(data_set(radiograph(name)), 1 << 30), UNREADABLE, syntax)
+    yield _case(name, squeezed(data_set(radiograph(name)), 1 << 30), UNREADABLE, syntax)
     name = "deflate/a bomb inside an element"
     parts = elements(radiograph(name))
     head = joined({tag: part for tag, part in parts.items() if tag < 0x00091001})
-    bomb = _squeezed(head + element(0x00091001, "UN", b"", 0x30000000), 0x30000000)
+    bomb = squeezed(head + element(0x00091001, "UN", b"", 0x30000000), 0x30000000)
     yield _case(name, bomb, UNREADABLE, syntax)
     name = "deflate/not deflated"
     yield _case(name, data_set(radiograph(name)), _CANNOT_UNDERSTAND, syntax)
@@ -125,10 +125,10 @@ def _deflated() -> Iterator[Case]:
     yield _case(name, zlib.compress(data_set(radiograph(name))), _CANNOT_UNDERSTAND, syntax)
     for share in (0.5, 0.99):
         name = f"deflate/truncated at {share:.0%}"
-        content = _squeezed(data_set(radiograph(name)), 0)
+        content = squeezed(data_set(radiograph(name)), 0)
         yield _case(name, content[: int(len(content) * share)], UNREADABLE, syntax)
     name = "deflate/damaged in the middle"
-    content = bytearray(_squeezed(data_set(radiograph(name)), 0))
+    content = bytearray(squeezed(data_set(radiograph(name)), 0))
     content[len(content) // 2 : len(content) // 2 + 64] = b"\xff" * 64
     yield _case(name, bytes(content), UNREADABLE, syntax)
 

@@ -1,4 +1,4 @@
-"""The findings M1 to M5 and M12: each attack against pynetdicom as it comes, which falls, and against the node.
+"""The findings M1 to M5, M11 and M12: each attack against pynetdicom as it comes, which falls, and against the node.
 
 The first half of each test states the library's defect. When it fails, the library has mended it: then the node's own
 measure can be looked at again.
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pydicom import dcmread
 from raw_attacks import request, requests
 from raw_dicom import (
     ASSOCIATE_AC,
@@ -27,7 +28,11 @@ from raw_dicom import (
     store_command,
 )
 
+from config.load import load
+from scp_node.jobs.admin import Admin
+from scp_node.jobs.trace import Event
 from scp_node.scp.server import listen
+from tests.faults.processes import Program, scp_node, wait_until
 
 PLAIN_SCP = Path(__file__).parents[1] / "support" / "plain_scp.py"
 LIMIT_S = 60
@@ -210,6 +215,58 @@ def test_m5_a_burst_while_nobody_accepts(library):
         plain.process.send_signal(signal.SIGCONT)
     with listen("127.0.0.1", 0) as listener:
         assert burst(listener.getsockname()[1]) == 70
+
+
+def test_m11_another_object_under_a_known_uid(library, tmp_path, free_port):
+    """Of another patient, with other pixels. The library's examples write over the first, and nobody hears of it."""
+    first, other = (data_set(filler=size).replace(b"CANARY^Patient  ", name) for size, name in TWO)
+    kept = tmp_path / "library"
+    kept.mkdir()
+    plain = library("--folder", kept)
+    assert [store(plain.port, content) for content in (first, other)] == [0, 0]
+    (file,) = kept.iterdir()
+    assert str(dcmread(file).PatientName) == "OTHER^Patient"
+    with receiver_of_a_node(tmp_path / "node", free_port()) as (settings, port):
+        assert [store(port, content) for content in (first, other)] == [0, 0]
+        with Admin(settings) as admin:
+            (record,) = admin.list_instances()
+            detail = admin.show(record.sop_instance_uid)
+            events = [entry.event for entry in admin.history(record.sop_instance_uid)]
+        assert str(dcmread(detail.file).PatientName) == "FIRST^Patient"
+        (aside,) = detail.conflicts
+        assert str(dcmread(aside.file).PatientName) == "OTHER^Patient"
+        assert events == [Event.RECEIVED, Event.CONFLICT]
+
+
+TWO = ((1000, b"FIRST^Patient   "), (2000, b"OTHER^Patient   "))
+
+
+def store(port, content):
+    """Status of a C-STORE."""
+    with Client(port, associated=True) as client:
+        client.send(data(store_command(), 3) + data(content, 2))
+        return client.status()
+
+
+@contextlib.contextmanager
+def receiver_of_a_node(folder, port):
+    """`scp-node serve --role receiver` with spool, database and audit trail of its own."""
+    folder.mkdir()
+    variables = {
+        "SCP_NODE__RECEIVER__PORT": str(port),
+        "SCP_NODE__RECEIVER__AE_TITLE": "NODE",
+        "SCP_NODE__LOGGING__FORMAT": "json",
+        "SCP_NODE__SPOOL__FOLDER": str(folder / "spool"),
+        "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
+        "SCP_NODE__DATABASE__URL": f"sqlite:///{folder / 'node.sqlite'}",
+    }
+    program = Program("receiver", scp_node("serve", "--role", "receiver"), folder / "log", variables)
+    program.start()
+    try:
+        wait_until(lambda: b'"receiving"' in program.log.read_bytes(), LIMIT_S, "the start of the receiver")
+        yield load(None, variables), port
+    finally:
+        program.terminate()
 
 
 @pytest.mark.parametrize("instance", ["", None])
