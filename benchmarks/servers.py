@@ -95,7 +95,7 @@ def storescp(folder: Path, *options: str, title: str = "DCMTK storescp") -> Serv
 
 
 def tuned_storescp(folder: Path) -> Server:
-    options = ("--fork", "--max-pdu", "131072", "--bit-preserving")
+    options = ("+xa", "--fork", "--max-pdu", "131072", "--bit-preserving")
     return storescp(folder, *options, title="DCMTK storescp --fork, tuned")
 
 

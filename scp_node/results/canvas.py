@@ -71,6 +71,7 @@ class Canvas:
     def __init__(self, columns: int, rows: int, background: Colour = BACKGROUND) -> None:
         self._image = Image.new("RGB", (columns, rows), background)
         self._draw = ImageDraw.Draw(self._image)
+        self._pictures: list[tuple[int, int, NDArray[np.uint8]]] = []
 
     @staticmethod
     def width_of(text: Text) -> int:
@@ -80,11 +81,15 @@ class Canvas:
 
     def pixels(self) -> NDArray[np.uint8]:
         """(rows, columns, 3) uint8 RGB."""
-        return np.asarray(self._image, dtype=np.uint8)
+        drawn = np.array(self._image, dtype=np.uint8)
+        # At the end and not by Pillow, which would copy each picture twice more.
+        for left, top, rgb in self._pictures:
+            drawn[top : top + rgb.shape[0], left : left + rgb.shape[1]] = rgb
+        return drawn
 
     def picture(self, left: int, top: int, rgb: NDArray[np.uint8]) -> None:
-        """Place an RGB or grey picture."""
-        self._image.paste(Image.fromarray(rgb), (left, top))
+        """Place a (rows, columns, 3) uint8 RGB picture, over all that is drawn."""
+        self._pictures.append((left, top, rgb))
 
     def card(self, left: int, top: int, right: int, bottom: int, radius: int) -> None:
         """Draw a plain rounded area for a picture and its caption."""

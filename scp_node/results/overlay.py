@@ -90,13 +90,14 @@ def blend(
     (rows, columns, 3) uint8 RGB
     """
     if not saliency.any():
-        return np.repeat(display_values[:, :, None], 3, axis=2)
+        return np.asarray(cv2.merge([display_values] * 3), dtype=np.uint8)
     rows, columns = display_values.shape
-    # Cubic interpolation shows no squares, but overshoots; clipping takes that back.
-    enlarged = cv2.resize(saliency.astype(np.float32), (columns, rows), interpolation=cv2.INTER_CUBIC)
-    index = np.clip(enlarged * 255 + 0.5, 0, 255).astype(np.uint8)
-    both = index.astype(np.uint16) << 8
-    both |= display_values
+    # Cubic interpolation shows no squares, but overshoots; saturation takes that back. In 8 bits: of 255 levels the
+    # result differs by one at most from interpolation in float32, which takes forty times as long.
+    levels = np.round(saliency * 255).astype(np.uint8)
+    index = cv2.resize(levels, (columns, rows), interpolation=cv2.INTER_CUBIC)
+    # Both bytes of a pixel beside each other are its place in the table.
+    both = cv2.merge([display_values, index]).view("<u2")[:, :, 0]
     return np.asarray(cv2.merge([cv2.LUT(both, table) for table in _blended(colormap, alpha)]), dtype=np.uint8)
 
 
@@ -106,13 +107,27 @@ def colour_bar(settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
     return np.stack([table.reshape(256, 256)[:, GREY_UNDER_BAR] for table in channels], axis=1)
 
 
+def drawn(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
+    """Return the radiograph at the size of the singles, which all share it: (rows, columns) uint8."""
+    values = analysis.image.display_values
+    place = geometry(values.shape, settings)
+    return resize(values, place.rows, place.columns)
+
+
 def single(
-    analysis: Analysis, prediction: Prediction, settings: SecondaryCaptureSettings, burn_in: bool = True
+    analysis: Analysis,
+    prediction: Prediction,
+    settings: SecondaryCaptureSettings,
+    burn_in: bool = True,
+    *,
+    radiograph: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Draw one model's heat map over the radiograph, with a caption below it.
 
     Parameters
     ----------
+    radiograph
+        What ``drawn`` returns, for who draws several; None: made here.
     burn_in
         Whether to add the caption; without it the radiograph fills the picture.
 
@@ -120,15 +135,18 @@ def single(
     -------
     (rows, columns, 3) uint8 RGB; both sizes even when there is a caption.
     """
-    values = analysis.image.display_values
-    place = geometry(values.shape, settings)
-    picture = blend(resize(values, place.rows, place.columns), prediction.saliency, settings.colormap, settings.alpha)
+    place = geometry(analysis.image.display_values.shape, settings)
+    radiograph = drawn(analysis, settings) if radiograph is None else radiograph
+    picture = blend(radiograph, prediction.saliency, settings.colormap, settings.alpha)
     if not burn_in:
         return picture
-    canvas = Canvas(place.width, _even(place.rows + captions.single_height(place.width)))
-    canvas.picture(place.left, 0, picture)
-    captions.draw_single(canvas, prediction, top=place.rows, width=place.width, colours=colour_bar(settings))
-    return canvas.pixels()
+    whole = np.zeros((_even(place.rows + captions.single_height(place.width)), place.width, 3), np.uint8)
+    whole[: place.rows, place.left : place.left + place.columns] = picture
+    # Only the caption goes through a drawing library, which would copy the whole picture several times.
+    canvas = Canvas(place.width, len(whole) - place.rows)
+    captions.draw_single(canvas, prediction, top=0, width=place.width, colours=colour_bar(settings))
+    whole[place.rows :] = canvas.pixels()
+    return whole
 
 
 def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:

@@ -1,11 +1,10 @@
 """Secondary Capture Image objects of the pictures (PS3.3 A.8.1)."""
 
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
+from imagecodecs import jpeg8_encode
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom import Dataset, FileDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, SecondaryCaptureImageStorage
@@ -76,14 +75,16 @@ def build_montage(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[Result
 def build_singles(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, ...]:
     """Build one picture per model."""
     del earlier
+    radiograph = overlay.drawn(case.analysis, case.settings.secondary_capture)
     return tuple(
-        _build_single(case, number, prediction) for number, prediction in enumerate(case.analysis.predictions, start=2)
+        _build_single(case, number, prediction, radiograph)
+        for number, prediction in enumerate(case.analysis.predictions, start=2)
     )
 
 
-def _build_single(case: Case, number: int, prediction: Prediction) -> ResultObject:
+def _build_single(case: Case, number: int, prediction: Prediction, radiograph: NDArray[np.uint8]) -> ResultObject:
     settings = case.settings.secondary_capture
-    rgb = overlay.single(case.analysis, prediction, settings)
+    rgb = overlay.single(case.analysis, prediction, settings, radiograph=radiograph)
     place = overlay.geometry(case.analysis.image.display_values.shape, settings)
     dataset = _start(case, ResultKind.SINGLE, (prediction,))
     dataset.InstanceNumber = number
@@ -175,11 +176,10 @@ def _put_pixels(case: Case, dataset: Dataset, rgb: NDArray[np.uint8]) -> None:
     dataset.PlanarConfiguration = 0
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
     if settings.transfer_syntax == "jpeg":
-        buffer = BytesIO()
-        Image.fromarray(rgb).save(buffer, "JPEG", quality=settings.jpeg_quality, subsampling="4:2:2")
-        lossy = lossy.then(JPEG_METHOD, rgb.nbytes / buffer.tell())
+        stream = jpeg8_encode(rgb, level=settings.jpeg_quality, subsampling="422")
+        lossy = lossy.then(JPEG_METHOD, rgb.nbytes / len(stream))
         dataset.PhotometricInterpretation = "YBR_FULL_422"
-        dataset.add_new("PixelData", "OB", encapsulate([buffer.getvalue()]))
+        dataset.add_new("PixelData", "OB", encapsulate([stream]))
         dataset["PixelData"].is_undefined_length = True
     else:
         dataset.PhotometricInterpretation = "RGB"
