@@ -260,8 +260,8 @@ _POOL = {"pool_size": 16, "max_overflow": 64, "pool_use_lifo": True}
 """The connection that was given back last is taken first: each keeps pages and statements in memory, and taken in turns
 all of them would."""
 _PAGE_CACHE_KIB = 256
-"""Of each SQLite connection, instead of 2 MiB: the file is in the kernel's cache anyway, and up to 80 caches that fill as
-the file grows are memory that rises for thousands of radiographs."""
+"""Of each SQLite connection, instead of 2 MiB: the file is in the kernel's cache anyway, and up to 80 caches that fill
+as the file grows are memory that rises for thousands of radiographs."""
 
 
 def open_engine(url: str, *, create_folder: bool = True, patience: "Patience | None" = None) -> sa.Engine:
