@@ -101,12 +101,16 @@ def _serve(args: argparse.Namespace) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    reload = threading.Event()
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     engine = database.open_engine(settings.database.url, create_folder=False)
     server = Server(settings, engine)
     server.start()
     try:
         while not stop.wait(0.5):
-            pass
+            if reload.is_set():
+                reload.clear()
+                server.refresh_certificates()
     finally:
         server.stop(settings.service.stop_timeout_s)
         engine.dispose()

@@ -15,6 +15,7 @@ from scp_node.jobs.children import (
     ChildPool,
     ChildTimeLimitError,
     PoolStoppedError,
+    writable_by_children,
 )
 
 log = structlog.get_logger(__name__)
@@ -38,6 +39,8 @@ class Explorer:
     ----------
     factory
         What the children load, see `ChildPool`; for tests.
+    writable
+        Folder in which children may write: objects that are asked for.
     clock
         Seconds since any moment.
     """
@@ -46,11 +49,13 @@ class Explorer:
         self,
         settings: NodeSettings,
         *,
+        writable: Path | None = None,
         factory: str = "scp_node.jobs.explore:open_explorer",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._factory = factory
+        self._writable = () if writable is None else (writable,)
         self._clock = clock
         self._lock = threading.Lock()
         self._pool: ChildPool | None = None
@@ -126,6 +131,7 @@ class Explorer:
                     count=self._settings.console.explorer_processes,
                     time_limit_s=analysis.time_limit_s,
                     memory_limit_bytes=analysis.memory_limit_bytes,
+                    writable=writable_by_children(analysis, *self._writable),
                 )
                 self._pool.start()
             return self._pool

@@ -18,6 +18,7 @@ from scp_node.jobs import statistics, user_actions
 from scp_node.jobs.readiness import readiness
 from scp_node.jobs.records import InstanceFilter
 from scp_node.records import InstanceState
+from scp_node.security.certificates import CertificateInUse, certificates_in_use
 
 router = APIRouter(include_in_schema=False)
 
@@ -98,21 +99,7 @@ async def activity(request: Request, services: OpenServices, _visitor: Administr
     return render(request, "activity.html", {"actions": await anyio.to_thread.run_sync(read)})
 
 
-def _certificates(services: Services) -> list[tuple[str, str, datetime | None]]:
-    """Name, file and end of the certificates that are configured."""
-    from cryptography import x509
-
-    console, receiver = services.settings.console, services.settings.receiver
-    files = [("console", console.tls_certificate)]
-    if receiver.tls.enabled:
-        files.append(("receiver", receiver.tls.certificate))
-    found: list[tuple[str, str, datetime | None]] = []
-    for name, file in files:
-        if file is None:
-            continue
-        try:
-            ends = x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.astimezone(UTC)
-        except (OSError, ValueError):
-            ends = None
-        found.append((name, file.name, ends))
-    return found
+def _certificates(services: Services) -> list[tuple[CertificateInUse, str]]:
+    """The certificates that the configuration names, each with what is wrong with it; empty: nothing."""
+    now, days = datetime.now(UTC), services.settings.receiver.tls.expiry_warning_days
+    return [(used, used.warning(now, days)) for used in certificates_in_use(services.settings)]

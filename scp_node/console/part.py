@@ -19,7 +19,7 @@ class Console:
         self._is_alone = shared.roles == (Role.CONSOLE,)
         # Tests and demonstrations ask for ports of the system's choice for everything.
         port = 0 if shared.receiver_port == 0 else None
-        self._server = Server(shared.settings, shared.engine, port=port)
+        self._server = Server(shared.settings, shared.engine, port=port, sink=shared.sink)
         self._is_running = False
 
     @property
@@ -43,6 +43,10 @@ class Console:
             log.error("console not started, the rest goes on", error=str(error))  # noqa: TRY400 - the sentence says all
         else:
             self._is_running = True
+
+    def refresh_certificates(self) -> bool:
+        """Read certificate and key now; False when they cannot be used, and the former stay in use."""
+        return not self._is_running or self._server.refresh_certificates()
 
     def stop(self, timeout_s: float) -> None:
         """End."""

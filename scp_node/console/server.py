@@ -1,8 +1,10 @@
 """The console's web server, in a thread of its own."""
 
 import socket
+import ssl
 import threading
 import time
+from collections.abc import Callable
 
 import sqlalchemy as sa
 import structlog
@@ -10,8 +12,11 @@ import uvicorn
 
 from config.settings import NodeSettings
 from scp_node.console.app import create_app
+from scp_node.console.secure import Credentials
 from scp_node.console.services import Services
 from scp_node.errors import StartError
+from scp_node.security.certificates import CredentialsError
+from scp_node.security.events import Sink, reporting
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +31,19 @@ class Server:
     ----------
     port
         Listen here instead of on ``settings.console.port``; 0 lets the operating system choose.
+    sink
+        Takes security events; None: they are only logged.
     """
 
-    def __init__(self, settings: NodeSettings, engine: sa.Engine, *, port: int | None = None) -> None:
+    def __init__(
+        self, settings: NodeSettings, engine: sa.Engine, *, port: int | None = None, sink: Sink | None = None
+    ) -> None:
         console = settings.console
         self._settings = console
         self._port = console.port if port is None else port
+        self._sink = reporting(sink)
         self._socket: socket.socket | None = None
+        self._credentials: Credentials | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
                 create_app(Services(settings, engine)),
@@ -47,8 +58,7 @@ class Server:
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=5,
                 h11_max_incomplete_event_size=32768,
-                ssl_certfile=None if console.tls_certificate is None else str(console.tls_certificate),
-                ssl_keyfile=None if console.tls_key is None else str(console.tls_key),
+                ssl_context_factory=None if console.tls_certificate is None else self._context,
             )
         )
         self._thread = threading.Thread(target=self._run, name="console", daemon=True)
@@ -69,6 +79,11 @@ class Server:
             The port is taken, or a certificate cannot be read.
         """
         bind = self._settings.bind
+        if self._settings.tls_certificate is not None:
+            try:
+                self._credentials = Credentials(self._settings, self._sink)
+            except CredentialsError as error:
+                raise StartError(f"the console's certificate: {error}") from error
         family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         try:
             self._socket = socket.create_server((bind, self._port), family=family, backlog=_BACKLOG)
@@ -81,8 +96,14 @@ class Server:
                 self._socket.close()
                 raise StartError("the console did not start: see the log")
             time.sleep(0.01)
+        if self._credentials is not None:
+            self._credentials.start()
         scheme = "http" if self._settings.tls_certificate is None else "https"
         log.info("console", address=f"{scheme}://{bind}:{self.port}/")
+
+    def refresh_certificates(self) -> bool:
+        """Read certificate and key now; False when they cannot be used, and the former stay in use."""
+        return self._credentials is None or self._credentials.refresh()
 
     def stop(self, timeout_s: float) -> None:
         """Take nothing new, let running answers end within the limit."""
@@ -91,8 +112,15 @@ class Server:
         if self._thread.is_alive():
             self._server.force_exit = True
             self._thread.join(5.0)
+        if self._credentials is not None:
+            self._credentials.stop()
         if self._socket is not None:
             self._socket.close()
+
+    def _context(self, _config: uvicorn.Config, _default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        if self._credentials is None:
+            raise RuntimeError("start() reads the certificate first")
+        return self._credentials.context
 
     def _run(self) -> None:
         try:

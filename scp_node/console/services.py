@@ -60,10 +60,10 @@ class Services:
         self.settings = settings
         self.engine = engine
         self.access = access or Access(settings.console)
-        self.explorer = explorer or Explorer(settings)
         self.uploads = Uploads(
             maximum_files=settings.console.maximum_batch_files, maximum_bytes=4 * settings.console.maximum_upload_bytes
         )
+        self.explorer = explorer or Explorer(settings, writable=self.uploads.root)
         self.metrics = NodeCollector(settings, engine)
         self.pseudonyms = Pseudonyms(settings.spool.folder)
         self.started_at = datetime.now(UTC)

@@ -46,16 +46,16 @@ class Uploads:
     def __init__(self, *, maximum_files: int, maximum_bytes: int) -> None:
         self._maximum_files = maximum_files
         self._maximum_bytes = maximum_bytes
-        self._root = Path(tempfile.mkdtemp(prefix="scp-node-console-"))
+        self.root = Path(tempfile.mkdtemp(prefix="scp-node-console-"))
 
     def close(self) -> None:
         """Remove everything."""
-        shutil.rmtree(self._root, ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """A private folder that is gone afterwards, whatever happens."""
-        folder = self._root / secrets.token_hex(8)
+        folder = self.root / secrets.token_hex(8)
         folder.mkdir(mode=0o700)
         try:
             yield folder

@@ -17,7 +17,7 @@ from scp_node.jobs.auditing import open_auditor
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.receiving import Receiving
-from scp_node.jobs.roles import Part, Role, Shared, installed_roles, open_part
+from scp_node.jobs.roles import Part, Role, Shared, WithCertificates, installed_roles, open_part
 from scp_node.jobs.working import Working
 from scp_node.spool.store import Spool
 
@@ -122,8 +122,13 @@ class Node:
         bool
             False: the certificates cannot be used, and the former stay in use.
         """
-        part = self._parts.get(Role.RECEIVER)
-        return part.reload(settings.receiver) if isinstance(part, Receiving) else True
+        is_good = True
+        for part in self._parts.values():
+            if isinstance(part, Receiving):
+                is_good &= part.reload(settings.receiver)
+            elif isinstance(part, WithCertificates):
+                is_good &= part.refresh_certificates()
+        return is_good
 
     def stop(self, timeout_s: float | None = None) -> None:
         """Accept nothing more, let running work end within the limit, leave the rest to others or the next start.

@@ -4,7 +4,7 @@ import importlib
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import sqlalchemy as sa
 
@@ -62,6 +62,14 @@ class Part(Protocol):
 
     def stop(self, timeout_s: float) -> None:
         """Take nothing new, let running work end within the limit, end."""
+
+
+@runtime_checkable
+class WithCertificates(Protocol):
+    """A part that listens with certificates of its own."""
+
+    def refresh_certificates(self) -> bool:
+        """Read them now; False when they cannot be used, and the former stay in use."""
 
 
 _PARTS: dict[Role, tuple[str, str]] = {

@@ -119,7 +119,11 @@ def check_key_file(file: Path) -> None:
 
 def certificates_in_use(settings: NodeSettings) -> list[CertificateInUse]:
     """Return all certificates that the configuration names, readable or not, for a doctor, a console or a warning."""
-    found = certificates_of_receiver(settings.receiver.tls)
+    found = certificates_of_listener(settings.receiver.tls, "receiver")
+    found += _in("console", settings.console.tls_certificate)
+    if settings.audit.syslog.transport == "tls":
+        found += _in("audit collector", settings.audit.syslog.certificate)
+        found += _in("audit collector authority", settings.audit.syslog.authorities)
     for destination in settings.destinations:
         if isinstance(destination, DicomDestination) and destination.tls:
             found += _in(f"destination {destination.name}", destination.tls_certificate)
@@ -127,11 +131,11 @@ def certificates_in_use(settings: NodeSettings) -> list[CertificateInUse]:
     return found
 
 
-def certificates_of_receiver(settings: ReceiverTlsSettings) -> list[CertificateInUse]:
-    """Return those of the receiver alone; none when it does not speak TLS."""
+def certificates_of_listener(settings: ReceiverTlsSettings, used_for: str) -> list[CertificateInUse]:
+    """Return those of one listener; none when it does not speak TLS."""
     if not settings.enabled:
         return []
-    return [*_in("receiver", settings.certificate), *_in("receiver authority", settings.authorities)]
+    return [*_in(used_for, settings.certificate), *_in(f"{used_for} authority", settings.authorities)]
 
 
 def expiring(settings: NodeSettings, *, now: datetime | None = None) -> list[tuple[CertificateInUse, str]]:

@@ -1,4 +1,4 @@
-"""The receiver's TLS context while files change: read again without ending anything that is open."""
+"""A listener's TLS context while files change: read again without ending anything that is open."""
 
 import ssl
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 
 from config.receiver import ReceiverTlsSettings
-from scp_node.security.certificates import CredentialsError, certificates_of_receiver
+from scp_node.security.certificates import CredentialsError, certificates_of_listener
 from scp_node.security.contexts import server_context
 from scp_node.security.events import EventKind, SecurityEvent, Sink
 
@@ -18,6 +18,8 @@ class ServerCredentials:
 
     Parameters
     ----------
+    used_for
+        What its warnings call the certificate.
     now
         The time, with a time zone.
 
@@ -28,8 +30,14 @@ class ServerCredentials:
     """
 
     def __init__(
-        self, settings: ReceiverTlsSettings, sink: Sink, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        settings: ReceiverTlsSettings,
+        sink: Sink,
+        *,
+        used_for: str = "receiver",
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        self._used_for = used_for
         self._settings = settings
         self._sink = sink
         self._now = now
@@ -68,7 +76,7 @@ class ServerCredentials:
         if self._warned == now.date():
             return
         self._warned = now.date()
-        for used in certificates_of_receiver(self._settings):
+        for used in certificates_of_listener(self._settings, self._used_for):
             if sentence := used.warning(now, self._settings.expiry_warning_days):
                 subject = used.certificate.subject if used.certificate is not None else ""
                 reason = f"certificate of {used.used_for} {sentence}"
