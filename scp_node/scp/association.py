@@ -84,8 +84,12 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Take the fragments of one P-DATA; called by the upper layer's thread."""
+        self.receive_fragments(primitive.presentation_data_value_list)
+
+    def receive_fragments(self, fragments: list[tuple[int, memoryview]]) -> None:
+        """Take the same without the primitive around it; the memory is the upper layer's again afterwards."""
         try:
-            for context_id, fragment in primitive.presentation_data_value_list:
+            for context_id, fragment in fragments:
                 request = self._assembler.receive(context_id, fragment)
                 if request is None:
                     continue

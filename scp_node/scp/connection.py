@@ -1,8 +1,8 @@
 """One socket of the receiver: reads whole PDUs within a time limit, plain or through TLS, and can be woken.
 
 With `upper_layer`, `association` and `acceptor` the only modules that touch pynetdicom's private parts. What is
-overridden here, and why: the library reads in pieces of 4 KiB without a time limit, forgets to close a socket whose
-peer closed first, and waits for data when all that has arrived is a message of TLS's own.
+overridden here, and why: the library reads in pieces of 4 KiB into new memory without a time limit, forgets to close a
+socket whose peer closed first, and waits for data when all that has arrived is a message of TLS's own.
 """
 
 import contextlib
@@ -19,8 +19,11 @@ from scp_node.scp.lobby import Visit
 if TYPE_CHECKING:
     from scp_node.scp.association import ServedAssociation
 
-_HEADER_BYTES = 6
 _DROP_BYTES = 65536
+_BUFFER_BYTES = 1 << 18
+"""Two PDUs of the size that is offered: they stay in a processor's cache on their way to hash and disk."""
+_IN_TIME_S = 0.5
+"""A PDU that takes no longer needs no limit of its own for each piece."""
 
 
 class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyped here
@@ -37,8 +40,10 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         self.received_bytes = 0
         self._visit = visit
         self._wire = visit.wire
-        # Read already, to find out whether what has arrived is data at all: TLS has messages of its own.
-        self._ahead = bytearray()
+        # Between the two: arrived, and not asked for yet.
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._begin = self._end = 0
+        self._limit_s: float | None = None
         self._bell, self._rope = socket.socketpair()
         self._bell.setblocking(False)
         self._rope.setblocking(False)
@@ -48,6 +53,8 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until bytes have arrived or somebody rings; return whether it is bytes (or the end of them)."""
+        if self._begin < self._end:
+            return True
         wire = self._wire.fileno()
         if wire < 0:
             return False
@@ -83,28 +90,53 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         self._bell.close()
         self._rope.close()
 
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read `nr_bytes`, or fewer when the peer closes; TimeoutError when it is too slow."""
-        connection, limit_s = self.socket, self.assoc.read_limit_s
-        buffer = bytearray(nr_bytes)
-        received = min(len(self._ahead), nr_bytes)
-        buffer[:received] = self._ahead[:received]
-        del self._ahead[:received]
+    def recv(self, nr_bytes: int) -> memoryview:
+        """Read `nr_bytes`, or fewer when the peer closes; TimeoutError when it is too slow.
+
+        Returns
+        -------
+        memoryview
+            Of memory that the next call uses again.
+        """
+        if self._end - self._begin < nr_bytes:
+            self._fill(nr_bytes)
+        content = self._buffer[self._begin : min(self._begin + nr_bytes, self._end)]
+        self._begin += len(content)
+        return content
+
+    def _fill(self, wanted: int) -> None:
+        """Read until as much is there, and what else has arrived."""
+        if self._begin + wanted > len(self._buffer):
+            before = self._buffer[self._begin : self._end]
+            if wanted > len(self._buffer):
+                self._buffer = memoryview(bytearray(wanted))
+            self._buffer[: len(before)] = before
+            self._begin, self._end = 0, len(before)
+        elif self._begin == self._end:
+            self._begin = self._end = 0
+        limit_s = self.assoc.read_limit_s
         deadline = time.monotonic() + limit_s
-        connection.settimeout(limit_s)
-        with memoryview(buffer) as view:
-            while received < nr_bytes:
-                count = connection.recv_into(view[received:])
-                if not count:
-                    break
-                received += count
-                self.received_bytes += count
-                if received < nr_bytes:
-                    # Not per piece: a peer that sends a byte now and then would stay for ever.
-                    connection.settimeout(max(deadline - time.monotonic(), 0.001))
-        connection.settimeout(limit_s)
-        del buffer[received:]
-        return buffer
+        self._set_limit(limit_s)
+        while self._end - self._begin < wanted:
+            count = self.socket.recv_into(self._buffer[self._end :])
+            if not count:
+                break
+            self._end += count
+            self.received_bytes += count
+            if self._end - self._begin < wanted:
+                # Not per piece: a peer that sends a byte now and then would stay for ever.
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    raise TimeoutError
+                if limit_s - left_s > _IN_TIME_S:
+                    self._set_limit(left_s)
+        self._set_limit(limit_s)
+
+    def _set_limit(self, limit_s: float) -> None:
+        """Set how long the socket may wait, in reading and in writing; a system call each time it changes."""
+        if limit_s != self._limit_s:
+            self.socket.settimeout(limit_s)
+            self._limit_s = limit_s
 
     def hang_up(self) -> None:
         """End the connection; any thread may call this."""
@@ -112,6 +144,9 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
 
     def drop_waiting(self) -> bool:
         """Read and forget what has arrived; False when nothing has, or the peer has closed."""
+        if self._begin < self._end:
+            self._begin = self._end
+            return True
         try:
             # Not decrypted: nobody will read it.
             return bool(socket.socket.recv(self._wire, _DROP_BYTES, socket.MSG_DONTWAIT))
@@ -119,11 +154,14 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
             return False
 
     def _is_data(self, wire: ssl.SSLSocket) -> bool:
-        """Whether there is application data, or the end of the connection; a whole record may not have arrived yet."""
-        limit_s = wire.gettimeout()
+        """Whether there is application data, or the end of the connection; a whole record may not have arrived yet.
+
+        The buffer is empty.
+        """
         try:
             wire.settimeout(0)
-            self._ahead += wire.recv(_HEADER_BYTES)
+            self._limit_s = None
+            count = wire.recv_into(self._buffer)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return False
         except (OSError, ValueError):
@@ -131,8 +169,9 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
             return True
         finally:
             with contextlib.suppress(OSError):
-                wire.settimeout(limit_s)
-        self.received_bytes += len(self._ahead)
+                self._set_limit(self.assoc.read_limit_s)
+        self._begin, self._end = 0, count
+        self.received_bytes += count
         return True
 
     def _shutdown_socket(self) -> None:

@@ -123,7 +123,20 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         if not self.socket.wait(IDLE_WAIT_S if self.event_queue.empty() else 0):
             return False
         self._read_pdu_data()
+        # A Data Set is a hundred PDUs: no turn through the library for each of them.
+        while self._is_undisturbed() and self.assoc.dimse.is_receiving and self.socket.wait(IDLE_WAIT_S):
+            self._idle_timer.restart()
+            self._read_pdu_data()
         return True
+
+    def _is_undisturbed(self) -> bool:
+        """Whether there is nothing to do but to go on reading within an association."""
+        return (
+            self.state_machine.current_state == "Sta6"
+            and self.event_queue.empty()
+            and self.to_provider_queue.empty()
+            and not self._kill_thread
+        )
 
     def send_pdu(self, primitive: object) -> None:
         """Queue a primitive for sending; any thread may call this."""
@@ -132,7 +145,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
 
     def _read_pdu_data(self) -> None:
         try:
-            header = self.socket.recv(6)
+            header = bytes(self.socket.recv(6))
             if len(header) < 6:
                 self.event_queue.put(_CONNECTION_CLOSED)
                 return
@@ -150,14 +163,21 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         if len(body) < length:
             self.event_queue.put(_CONNECTION_CLOSED)
             return
+        fragments = None
         try:
-            if kind == _P_DATA_TF:
-                pdu, event = _DataPdu(split_fragments(memoryview(body))), _DATA_RECEIVED
+            if kind == _P_DATA_TF and self._is_undisturbed():
+                fragments = split_fragments(body)
+            elif kind == _P_DATA_TF:
+                pdu, event = _DataPdu(split_fragments(memoryview(bytes(body)))), _DATA_RECEIVED
             else:
-                pdu, event = self._decode_pdu(header + body)
+                pdu, event = self._decode_pdu(bytearray(header + body))
         except Exception as error:
             self.assoc.report(f"malformed PDU of type {kind} ({type(error).__name__})")
             self.event_queue.put(PROTOCOL_ERROR)
+            return
+        if fragments is not None:
+            # What Evt10 in Sta6 comes to (DT-2, PS3.8 Table 9-10), at once.
+            self.assoc.dimse.receive_fragments(fragments)
             return
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)

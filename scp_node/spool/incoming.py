@@ -11,7 +11,8 @@ from scp_node.errors import SpoolFullError
 
 HEAD_BYTES = 16384
 """How much of the content is kept in memory, for whoever must know what it is before it is complete."""
-_BUFFER_BYTES = 256 * 1024
+_BUFFER_BYTES = 64 * 1024
+"""Less than a fragment of the PDU size that is offered: such a one is written without being copied before."""
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 

@@ -48,6 +48,11 @@ class Spool:
         """Folder of temporary files."""
         return self.folder / "incoming"
 
+    @property
+    def results(self) -> Path:
+        """Folder of results."""
+        return self.folder / "results"
+
     def create(self) -> None:
         """Make the folders; those that exist become private again.
 
