@@ -119,6 +119,9 @@ class Guard:
         # Any page in a browser may reach loopback under a name of its own choice (DNS rebinding).
         if not self._is_own_host(host):
             return problem(421, "this console is not called that: see console.host_names")
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            # No name has one, and PostgreSQL takes none.
+            return problem(400, "an address with a character that no name has")
         if scope["method"] in _SAFE:
             return None
         origin = headers.get("origin")

@@ -256,9 +256,9 @@ chore = sa.Table(
 """Work that one process does for all now and then, and who does it at the moment."""
 
 
-_POOL = {"pool_size": 16, "max_overflow": 64, "pool_use_lifo": True}
+_POOL = {"pool_size": 16, "max_overflow": 64, "pool_use_lifo": True, "hide_parameters": True}
 """The connection that was given back last is taken first: each keeps pages and statements in memory, and taken in turns
-all of them would."""
+all of them would. What an error was about stays out of the log: somebody may have typed a name where a UID is asked."""
 _PAGE_CACHE_KIB = 256
 """Of each SQLite connection, instead of 2 MiB: the file is in the kernel's cache anyway, and up to 80 caches that fill
 as the file grows are memory that rises for thousands of radiographs."""
