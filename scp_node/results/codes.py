@@ -1,8 +1,11 @@
 """Coded concepts that results use, each once; the meanings are those of PS3.16 and of the coding schemes."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from pydicom import Dataset
+
+from scp_node.results import raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Concept:
         """Read ``value,scheme,meaning`` as settings write it."""
         value, scheme, meaning = text.split(",", 2)
         return cls(value, scheme, meaning.strip())
+
+    @cache  # noqa: B019 - concepts are constants, or come from the settings
+    def encoded(self) -> bytes:
+        """One item of a code sequence, encoded."""
+        return raw.item(CodeValue=self.value, CodingSchemeDesignator=self.scheme, CodeMeaning=self.meaning)
 
     def item(self) -> Dataset:
         """One item of a code sequence."""

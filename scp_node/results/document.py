@@ -1,6 +1,6 @@
 """What both reports share: the SR document modules (PS3.3 C.17.1, C.17.2) and the observation context (TID 1001)."""
 
-from pydicom import Dataset, FileDataset
+from pydicom import FileDataset
 
 from scp_node.records import ResultKind
 from scp_node.results import codes, evidence, predecessors, uids
@@ -42,7 +42,7 @@ def start(
     return dataset
 
 
-def observation_context(case: Case) -> list[Dataset]:
+def observation_context(case: Case) -> list[bytes]:
     """Language and observing device (TID 1204, TID 1001, TID 1004); no person took part."""
     s = case.settings
     relation = Relation.HAS_OBS_CONTEXT
@@ -73,12 +73,12 @@ def pictures(results: tuple[ResultObject, ...]) -> tuple[ResultObject, ...]:
     return tuple(one for one in results if one.kind in (ResultKind.MONTAGE, ResultKind.SINGLE))
 
 
-def source_image(case: Case, concept: Concept, relation: Relation = Relation.CONTAINS) -> Dataset:
+def source_image(case: Case, concept: Concept, relation: Relation = Relation.CONTAINS) -> bytes:
     """IMAGE item of the source."""
     return image(relation, concept, sop_class_uid=case.sop_class_uid, sop_instance_uid=case.sop_instance_uid)
 
 
-def result_image(result: ResultObject, concept: Concept) -> Dataset:
+def result_image(result: ResultObject, concept: Concept) -> bytes:
     """IMAGE item of a picture."""
     return image(
         Relation.CONTAINS,

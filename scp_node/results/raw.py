@@ -1,9 +1,15 @@
-"""Elements as encoded bytes: taken from a data set and put into another without decoding them."""
+"""Elements as encoded bytes: taken from a data set and put into another without decoding them, or made as bytes."""
+
+import struct
+from collections.abc import Iterable
+from functools import cache
 
 from pydicom import Dataset, Sequence
 from pydicom.charset import encode_string
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import RawDataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PersonName
@@ -53,6 +59,57 @@ def _encode(value: object, source: Dataset) -> bytes:
 def _encodings(source: Dataset) -> list[str]:
     encodings = source._character_set
     return [encodings] if isinstance(encodings, str) else list(encodings)
+
+
+def item(**values: str | Iterable[bytes]) -> bytes:
+    """Make an item of a sequence in Explicit VR Little Endian (PS3.5 7.1.2, 7.5): a hundredth of pydicom's time.
+
+    Parameters
+    ----------
+    values
+        By keyword: ASCII text, or items of a sequence.
+
+    Raises
+    ------
+    ValueError
+        Text is not ASCII: what we write is readable in every character set.
+    """
+    content = b"".join(_element(*_place(keyword), values[keyword]) for keyword in sorted(values, key=_place))
+    return _ITEM + struct.pack("<L", len(content)) + content
+
+
+def item_of(source: Dataset) -> bytes:
+    """Encode an item that is there as a data set."""
+    _seal_item(source)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    write_dataset(buffer, source)
+    content = buffer.getvalue()
+    return _ITEM + struct.pack("<L", len(content)) + content
+
+
+def put_sequence(target: Dataset, keyword: str, items: Iterable[bytes]) -> None:
+    """Put a sequence of encoded items into a data set."""
+    put(target, tag_of(keyword), "SQ", b"".join(items))
+
+
+_ITEM = b"\xfe\xff\x00\xe0"
+_LONG = frozenset({"SQ", "UT", "UC"})
+"""VRs of those used here whose length takes four bytes (PS3.5 7.1.2)."""
+
+
+@cache
+def _place(keyword: str) -> tuple[BaseTag, str]:
+    tag = tag_of(keyword)
+    return tag, dictionary_VR(tag)
+
+
+def _element(tag: BaseTag, vr: str, value: str | Iterable[bytes]) -> bytes:
+    encoded_value = value.encode("ascii") if isinstance(value, str) else b"".join(value)
+    if len(encoded_value) % 2:
+        encoded_value += b"\0" if vr == "UI" else b" "
+    length = struct.pack("<xxL" if vr in _LONG else "<H", len(encoded_value))
+    return struct.pack("<HH", tag.group, tag.element) + vr.encode() + length + encoded_value
 
 
 def seal(target: Dataset) -> None:

@@ -1,6 +1,5 @@
 """TID 1500 Imaging Measurement Report, in every SOP class that can hold it."""
 
-from pydicom import Dataset
 from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from inference.records import Prediction
@@ -29,10 +28,25 @@ def build(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, 
     """
     chosen = case.settings.report.sop_class
     names = tuple(SOP_CLASSES) if chosen == "auto" else (chosen,)
-    return tuple(_build_one(case, earlier, SOP_CLASSES[name], rank) for rank, name in enumerate(names))
+    content = _content(case, earlier)
+    return tuple(_build_one(case, earlier, content, SOP_CLASSES[name], rank) for rank, name in enumerate(names))
 
 
-def _build_one(case: Case, earlier: tuple[ResultObject, ...], sop_class_uid: str, rank: int) -> ResultObject:
+def _content(case: Case, earlier: tuple[ResultObject, ...]) -> list[bytes]:
+    """Items of TID 1500, the same in every SOP class."""
+    groups = [_measurement_group(case, prediction, earlier) for prediction in case.analysis.predictions]
+    return [
+        *document.observation_context(case),
+        *_procedures(case),
+        _image_library(case),
+        container(Relation.CONTAINS, codes.IMAGING_MEASUREMENTS, groups),
+        container(Relation.CONTAINS, codes.QUALITATIVE_EVALUATIONS, _sentences(case)),
+    ]
+
+
+def _build_one(
+    case: Case, earlier: tuple[ResultObject, ...], content: list[bytes], sop_class_uid: str, rank: int
+) -> ResultObject:
     settings = case.settings.report
     pictures = document.pictures(earlier)
     sop_instance_uid = uids.uid(
@@ -56,32 +70,21 @@ def _build_one(case: Case, earlier: tuple[ResultObject, ...], sop_class_uid: str
         sop_instance_uid=sop_instance_uid,
         series=SERIES,
     )
-    children = [
-        *document.observation_context(case),
-        *_procedures(case),
-        _image_library(case),
-        container(
-            Relation.CONTAINS,
-            codes.IMAGING_MEASUREMENTS,
-            [_measurement_group(case, prediction, earlier) for prediction in case.analysis.predictions],
-        ),
-        container(Relation.CONTAINS, codes.QUALITATIVE_EVALUATIONS, _sentences(case)),
-    ]
-    put_container(dataset, Concept.from_setting(settings.title_code), children, template="1500")
+    put_container(dataset, Concept.from_setting(settings.title_code), content, template="1500")
     dataset.CurrentRequestedProcedureEvidenceSequence = [evidence.current_evidence(case, pictures)]
     evidence.finish(case, dataset, case.analysis.predictions)
     kind = ResultKind.MEASUREMENT_REPORT
     return ResultObject(kind=kind, model=None, group=kind.value, rank=rank, dataset=dataset)
 
 
-def _procedures(case: Case) -> list[Dataset]:
+def _procedures(case: Case) -> list[bytes]:
     """What was done to the patient, as the source says it, and as every reader knows it; not the analysis."""
     configured = Concept.from_setting(case.settings.report.procedure_code)
     own = context.items_of(case.context, "ProcedureCodeSequence")
     return [code(Relation.HAS_CONCEPT_MOD, codes.PROCEDURE_REPORTED, value) for value in (*own, configured)]
 
 
-def _image_library(case: Case) -> Dataset:
+def _image_library(case: Case) -> bytes:
     """TID 1600 with the source as its only entry."""
     entry = image(
         Relation.CONTAINS,
@@ -94,7 +97,7 @@ def _image_library(case: Case) -> Dataset:
     return container(Relation.CONTAINS, codes.IMAGE_LIBRARY, [group], template="1600")
 
 
-def _descriptors(case: Case) -> list[Dataset]:
+def _descriptors(case: Case) -> list[bytes]:
     """What the source says of itself (TID 1602, TID 1603); nothing for what it does not say."""
     relation, source = Relation.HAS_ACQ_CONTEXT, case.source
     items = []
@@ -123,7 +126,7 @@ def _descriptors(case: Case) -> list[Dataset]:
     return items
 
 
-def _measurement_group(case: Case, prediction: Prediction, earlier: tuple[ResultObject, ...]) -> Dataset:
+def _measurement_group(case: Case, prediction: Prediction, earlier: tuple[ResultObject, ...]) -> bytes:
     """TID 1501 of one model."""
     modifier, contains = Relation.HAS_CONCEPT_MOD, Relation.CONTAINS
     title, version = wording.plain(prediction.title, 64), wording.plain(prediction.version, 64)
@@ -169,7 +172,7 @@ def _parameters(case: Case, prediction: Prediction) -> tuple[str, ...]:
     return tuple(wording.plain(parameter, 1024) for parameter in parameters)
 
 
-def _sentences(case: Case) -> list[Dataset]:
+def _sentences(case: Case) -> list[bytes]:
     """TID 1500 rows 12 to 14, in words."""
     contains = Relation.CONTAINS
     return [
