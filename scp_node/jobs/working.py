@@ -23,6 +23,9 @@ from scp_node.jobs.roles import Shared
 log = structlog.get_logger(__name__)
 
 _LOOK_AFTER_S = 30.0
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**27), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
+"""For the children, of glibc: memory of pictures is used again for the next ones. Given back to the system and fetched
+anew for each, it costs an analysis 18,000 page faults; the peak is the same."""
 
 
 class Working:
@@ -152,6 +155,7 @@ class Working:
             count=analysis.processes,
             time_limit_s=analysis.time_limit_s,
             memory_limit_bytes=analysis.memory_limit_bytes,
+            environment=_ALLOCATOR,
         )
 
     def _analysis_work(self) -> AnalysisWork:

@@ -1,6 +1,7 @@
 """What every result has in common: the analysis it reports, its equipment, its references, and how to recognise it."""
 
 import re
+import struct
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
@@ -65,8 +66,19 @@ class ResultObject:
     def encode(self) -> bytes:
         """The object as a Part 10 file (PS3.10 7)."""
         buffer = BytesIO()
-        self.dataset.save_as(buffer, enforce_file_format=True)
-        return buffer.getvalue()
+        pixels = self.dataset.get("PixelData")
+        if pixels is None or self.dataset["PixelData"].is_undefined_length:
+            self.dataset.save_as(buffer, enforce_file_format=True)
+            return buffer.getvalue()
+        # Plain pixels are the last element and are put there as they are: pydicom would copy them four times.
+        element = self.dataset["PixelData"]
+        del self.dataset["PixelData"]
+        try:
+            self.dataset.save_as(buffer, enforce_file_format=True)
+        finally:
+            self.dataset["PixelData"] = element
+        head = struct.pack("<HH2sxxL", element.tag.group, element.tag.element, element.VR.encode(), len(pixels))
+        return b"".join((buffer.getvalue(), head, pixels))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
