@@ -72,6 +72,10 @@ class AnalysisSettings(Section):
     attempts: int = Field(
         3, ge=1, le=20, description="Child processes that may die on one instance before it is a dead letter."
     )
+    confine_children: bool = Field(
+        True,
+        description="Child processes open no socket, start no program and write results only (Linux, without CUDA).",
+    )
     polarity: Polarity = Field(Polarity.AUTO, description="Which attribute decides polarity.")
     eligibility: EligibilitySettings = EligibilitySettings()
 

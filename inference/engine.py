@@ -102,11 +102,15 @@ class Engine:
         Key of ``catalog.RUNTIMES``; None: the configured one.
     clock
         Seconds since any moment; measures durations.
+    may_compile
+        Whether models that are not compiled yet may be compiled, into the cache.
 
     Raises
     ------
     CheckpointError
         A configured model is missing, altered or does not fit; nothing is analysed with the others.
+    NotCompiledError
+        One is to be compiled, and `may_compile` is false.
     DeviceError
         The configured device is not there.
     """
@@ -116,6 +120,8 @@ class Engine:
         settings: AnalysisSettings,
         runtime: str | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        may_compile: bool = True,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -125,6 +131,7 @@ class Engine:
             threads=threads_per_process(settings),
             precision=settings.precision,
             cache=settings.cache or default_cache(),
+            may_compile=may_compile,
         )
         # All manifests first: a mistake in the last one is reported before the first network is loaded.
         self._models = tuple(

@@ -34,5 +34,9 @@ class DatabaseError(NodeError):
     """The database is missing, unreachable or of another version."""
 
 
+class UnpreparedError(NodeError):
+    """Models are not compiled yet, and this process may not compile them."""
+
+
 class StartError(NodeError):
     """The node cannot start: a checkpoint, a folder or a port is not as configured."""

@@ -31,12 +31,15 @@ class Placement:
         Of the arithmetic; ``bfloat16`` is for runtimes that offer it.
     cache
         Folder for models that a runtime compiles; None: nothing is compiled.
+    may_compile
+        Whether this process may write there.
     """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int
     precision: Literal["float32", "bfloat16"] = "float32"
     cache: Path | None = None
+    may_compile: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -29,6 +29,10 @@ class ConversionError(InferenceError):
     """A network cannot be compiled, or the cache cannot be written; the message says why."""
 
 
+class NotCompiledError(InferenceError):
+    """A network is not compiled, or not well, and this process may not mend that."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One compiled model in the cache."""
@@ -66,7 +70,7 @@ def entry_of(cache: Path, manifest: Manifest) -> Entry:
     return Entry(folder=cache / f"{manifest.name}-{key}")
 
 
-def ensure(folder: Path, manifest: Manifest, cache: Path | None) -> Entry:
+def ensure(folder: Path, manifest: Manifest, cache: Path | None, *, may_compile: bool = True) -> Entry:
     """Find the compiled model of a checkpoint, or make it; several processes may ask at once.
 
     Parameters
@@ -78,6 +82,8 @@ def ensure(folder: Path, manifest: Manifest, cache: Path | None) -> Entry:
     ------
     CheckpointError
         The weights are missing or altered.
+    NotCompiledError
+        It is not there, and `may_compile` is false.
     ConversionError
         The network cannot be compiled: its head is not affine, the cache cannot be written, the converter failed.
     """
@@ -87,6 +93,8 @@ def ensure(folder: Path, manifest: Manifest, cache: Path | None) -> Entry:
     entry = entry_of(cache, manifest)
     if entry.is_there:
         return entry
+    if not may_compile:
+        raise NotCompiledError(f"{manifest.name} is not compiled")
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (cache / f"{entry.folder.name}.lock").open("w") as lock:

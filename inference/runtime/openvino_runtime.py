@@ -27,19 +27,23 @@ class OpenvinoRuntime:
         The network cannot be compiled.
     DeviceError
         A CUDA device is asked for.
+    NotCompiledError
+        There is no sound compiled model, and this process may not make one.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, placement: Placement) -> None:
         if placement.device == "cuda":
             raise DeviceError("runtime = 'openvino' runs on the CPU; device = 'cuda' needs runtime = 'torch'")
         self._shape = (3, manifest.input.rows, manifest.input.columns)
-        entry = compiled.ensure(folder, manifest, placement.cache)
+        entry = compiled.ensure(folder, manifest, placement.cache, may_compile=placement.may_compile)
         try:
             self._request = self._open(entry, placement)
             fault = self._fault(entry, placement)
         except (RuntimeError, OSError, ValueError, KeyError) as error:
             # A damaged entry: whatever it was, it is made anew by the next start.
             fault = f"cannot be loaded ({type(error).__name__})"
+        if fault is not None and not placement.may_compile:
+            raise compiled.NotCompiledError(f"the compiled model of {manifest.name} {fault}")
         if fault is not None:
             compiled.discard(entry)
             raise CheckpointError(manifest.name, f"the compiled model {fault}; {entry.folder} was removed")

@@ -6,7 +6,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from config.analysis import AnalysisSettings
 from config.results import ResultSettings
 from config.storage import SpoolSettings
 from inference.engine import Engine
@@ -15,6 +14,7 @@ from inference.imaging.source import read_header
 from inference.records import Analysis, Prediction, Reason
 from scp_node.errors import ResultError, SpoolFullError
 from scp_node.jobs.causes import causes_of
+from scp_node.jobs.loading import open_engine
 from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
@@ -28,7 +28,7 @@ from scp_node.spool.store import Spool
 def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the models; the factory of the children."""
     analyser = Analyser(
-        Engine(AnalysisSettings.model_validate(arguments["analysis"])),
+        open_engine(arguments),
         ResultSettings.model_validate(arguments["results"]),
         Spool(SpoolSettings.model_validate(arguments["spool"])),
     )

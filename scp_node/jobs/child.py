@@ -18,12 +18,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from scp_node.errors import UnpreparedError
 from scp_node.jobs.causes import causes_of, place_of
+from scp_node.security.confinement import confine
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 """Answers one request; both sides JSON-able."""
 
 _PR_SET_PDEATHSIG = 1
+_NOT_PERMITTED = 77
+"""Exit code, EX_NOPERM of BSD's sysexits."""
 
 
 def main(descriptor: int, parent: int) -> int:
@@ -37,30 +41,47 @@ def main(descriptor: int, parent: int) -> int:
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         first = json.loads(lines.readline())
         sys.path[:] = first["path"]
+        missing = None
         try:
+            if first["writable"] is not None:
+                # Before anything is imported: a library may start threads, and those would stay free.
+                missing = confine([Path(folder) for folder in first["writable"]])
             handler = _load(first["factory"])(first["arguments"])
+        except UnpreparedError:
+            _say(lines, {"unprepared": True})
+            return 0
         except Exception as error:  # top of the process: whatever it is, the parent must hear of it
             _say(lines, {"broken": f"{type(error).__name__}: {error}"})
             return 1
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
-        _say(lines, {"ready": True})
+        _say(lines, {"ready": True, "missing": missing})
         for line in lines:
             # From here on a death is this request's doing; before, the child was idle.
             _say(lines, {"begun": True})
-            _say(lines, _answer(handler, json.loads(line)))
+            _say(lines, _answer(handler, json.loads(line), is_confined=missing is not None))
     return 0
 
 
-def _answer(handler: Handler, request: dict[str, Any]) -> dict[str, Any]:
+def _answer(handler: Handler, request: dict[str, Any], *, is_confined: bool) -> dict[str, Any]:
     try:
         return {"done": handler(request)}
+    except PermissionError as error:
+        if is_confined:
+            # Where it may write was settled when it began: the same folder, mounted anew, is another one. The child
+            # that takes its place knows it.
+            os._exit(_NOT_PERMITTED)
+        return _failed(error)
     except MemoryError:
         return {"failed": "memory", "detail": "the analysis asked for more memory than it may have"}
     except Exception as error:  # top of the process: one request must not end it
-        # Kind and place, never the message: it may quote a value of the data set.
-        detail = f"{type(error).__name__} at {place_of(error)}"
-        return {"failed": "internal", "detail": detail, "causes": list(causes_of(error))}
+        return _failed(error)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    # Kind and place, never the message: it may quote a value of the data set.
+    detail = f"{type(error).__name__} at {place_of(error)}"
+    return {"failed": "internal", "detail": detail, "causes": list(causes_of(error))}
 
 
 def _load(name: str) -> Callable[[dict[str, Any]], Handler]:

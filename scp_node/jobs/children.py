@@ -3,27 +3,25 @@
 Not `concurrent.futures.ProcessPoolExecutor`: there one process that dies breaks the work of all others.
 """
 
-import json
-import os
 import queue
-import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from config.analysis import AnalysisSettings
 from scp_node.errors import NodeError
+from scp_node.jobs.child_process import Child, GoneError
+from scp_node.security.confinement import may_use_cuda
 
 log = structlog.get_logger(__name__)
 
 _LOOK_S = 0.5
 """How often the supervisor looks after idle children."""
-_MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _SLOWEST_RESTART_S = 60.0
 _DEATHS_THAT_TELL = 3
 """Children that die while loading, one after the other, before the models are to blame: one may have been killed."""
@@ -62,75 +60,9 @@ class PoolStoppedError(BaseException):
     """
 
 
-class _GoneError(Exception):
-    """The other end of the socket is closed."""
-
-
-class _Child:
-    """One process and the parent's end of its socket."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "scp_node.jobs.child", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-            )
-        self._socket = ours
-        self._buffer = bytearray()
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Raise _GoneError if the child is not there any more."""
-        if self.process.poll() is not None:
-            raise _GoneError
-        try:
-            self._socket.settimeout(None)
-            self._socket.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as error:
-            raise _GoneError from error
-
-    def receive(self, timeout_s: float) -> dict[str, Any]:
-        """Raise _GoneError when the child ends first, TimeoutError when it takes too long."""
-        deadline = time.monotonic() + timeout_s
-        while (end := self._buffer.find(b"\n")) < 0:
-            self._socket.settimeout(max(1e-3, deadline - time.monotonic()))
-            try:
-                piece = self._socket.recv(65536)
-            except TimeoutError:
-                raise
-            except OSError as error:
-                raise _GoneError from error
-            if not piece or len(self._buffer) > _MAXIMUM_ANSWER_BYTES:
-                raise _GoneError
-            self._buffer += piece
-        line = bytes(self._buffer[:end])
-        del self._buffer[: end + 1]
-        message: dict[str, Any] = json.loads(line)
-        return message
-
-    def end(self, *, patience_s: float = 0.0) -> str:
-        """End the process; say how it ended."""
-        if patience_s:
-            self._socket.close()
-            try:
-                self.process.wait(patience_s)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        else:
-            self.process.kill()
-        code = self.process.wait()
-        self._socket.close()
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def how_it_ended(self) -> str:
-        """For a child whose socket is closed: it is dead or about to be."""
-        try:
-            self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return "it closed its socket; " + self.end()
-        return self.end()
+def writable_by_children(settings: AnalysisSettings, *folders: Path) -> tuple[Path, ...] | None:
+    """Return these folders, for a pool whose children are to be confined; None for one whose are not."""
+    return folders if settings.confine_children and not may_use_cuda(settings.device) else None
 
 
 class ChildPool:
@@ -148,6 +80,10 @@ class ChildPool:
         Address space of a child beyond what it has after loading; 0: no limit.
     environment
         Variables for the children, over those of this process.
+    writable
+        Children are confined (`security.confinement`) and write below these folders only. When they find that models
+        are not compiled yet, one that is not confined compiles them, ends, and is followed by one that is. None: no
+        child is confined.
     """
 
     def __init__(
@@ -160,20 +96,22 @@ class ChildPool:
         memory_limit_bytes: int = 0,
         start_limit_s: float = 600.0,
         environment: Mapping[str, str] | None = None,
+        writable: tuple[Path, ...] | None = None,
     ) -> None:
-        self._first = {
-            "factory": factory,
-            "arguments": arguments,
-            "memory_limit_bytes": memory_limit_bytes,
-            "path": sys.path,
-        }
+        self._factory = factory
+        self._arguments = arguments
+        self._memory_limit_bytes = memory_limit_bytes
+        self._writable = writable
+        self._preparing = threading.Lock()
+        self._is_prepared = False
+        self._told_missing = False
         self._count = count
         self._time_limit_s = time_limit_s
         self._start_limit_s = start_limit_s
         self._environment = dict(environment or {})
         self._changed = threading.Condition()
-        self._idle: list[_Child] = []
-        self._busy: set[_Child] = set()
+        self._idle: list[Child] = []
+        self._busy: set[Child] = set()
         self._starting = 0
         self._stopping = False
         self._all_ended = threading.Event()
@@ -230,7 +168,7 @@ class ChildPool:
                 child.send(request)
                 child.receive(self._time_limit_s)
                 break
-            except _GoneError:
+            except GoneError:
                 # It died while it was idle: not this request's doing.
                 self._lose(child, child.how_it_ended())
             except TimeoutError:
@@ -240,7 +178,7 @@ class ChildPool:
         except TimeoutError as error:
             self._lose(child, child.end())
             raise ChildTimeLimitError(f"the analysis took longer than {self._time_limit_s:g} s") from error
-        except (_GoneError, ValueError) as error:
+        except (GoneError, ValueError) as error:
             how = child.how_it_ended()
             self._lose(child, how)
             if self._stopping:
@@ -272,7 +210,7 @@ class ChildPool:
         if self._supervisor.is_alive():
             self._supervisor.join()
 
-    def _take(self) -> _Child:
+    def _take(self) -> Child:
         with self._changed:
             self._changed.wait_for(lambda: self._idle or self._stopping)
             if self._stopping:
@@ -281,13 +219,13 @@ class ChildPool:
             self._busy.add(child)
             return child
 
-    def _give(self, child: _Child) -> None:
+    def _give(self, child: Child) -> None:
         with self._changed:
             self._busy.discard(child)
             self._idle.append(child)
             self._changed.notify_all()
 
-    def _lose(self, child: _Child, how: str) -> None:
+    def _lose(self, child: Child, how: str) -> None:
         with self._changed:
             self._busy.discard(child)
             self._changed.notify_all()
@@ -323,59 +261,105 @@ class ChildPool:
             log.warning("child ended", pid=child.process.pid, how=child.end())
 
     def _start_one(self) -> None:
-        child = _Child(self._environment)
+        child = Child(self._environment)
         with self._changed:
             self._starting += 1
         loader = threading.Thread(target=self._load, args=(child,), name="child-loader", daemon=True)
         self._loaders = [one for one in self._loaders if one.is_alive()] + [loader]
         loader.start()
 
-    def _load(self, child: _Child) -> None:
+    def _first(self, *, is_preparing: bool = False) -> dict[str, Any]:
+        """What a child is told first."""
+        arguments, writable = self._arguments, None
+        if self._writable is not None:
+            arguments = arguments | {"may_compile": is_preparing or self._is_prepared}
+            if not is_preparing:
+                writable = [str(folder) for folder in self._writable]
+        return {
+            "factory": self._factory,
+            "arguments": arguments,
+            "memory_limit_bytes": self._memory_limit_bytes,
+            "path": sys.path,
+            "writable": writable,
+        }
+
+    def _load(self, child: Child) -> None:
         started = time.monotonic()
         broken: str | None = None
+        message: dict[str, Any] = {}
         is_telling = True
         try:
-            child.send(self._first)
-            broken = self._wait_loaded(child, started)
-        except _GoneError:
+            child.send(self._first())
+            message = self._wait_loaded(child, started)
+            broken = self._prepare() if "unprepared" in message else message.get("broken")
+        except GoneError:
             broken = f"the child process ended while loading: {child.how_it_ended()}"
             is_telling = self._failures + 1 >= _DEATHS_THAT_TELL
         except TimeoutError:
             broken = f"loading took longer than {self._start_limit_s:g} s"
-        if broken is not None or self._stopping:
+        is_loaded = "ready" in message and not self._stopping
+        if is_loaded:
+            # Before anybody gets it: who has been served may end the program's output.
+            self._tell_ready(child, message["missing"], time.monotonic() - started)
+        else:
             child.end()
         with self._changed:
-            if is_telling and not self._stopping:
+            if is_telling and not self._stopping and (is_loaded or broken is not None):
                 self._broken = broken
-            if broken is None and not self._stopping:
+            if is_loaded:
                 self._loaded_once = True
                 self._failures = 0
                 self._starting -= 1
+                self._is_prepared = False
                 self._idle.append(child)
             self._changed.notify_all()
-        if broken is None:
-            if not self._stopping:
-                log.info("child ready", pid=child.process.pid, duration_s=round(time.monotonic() - started, 2))
+        if is_loaded:
             return
+        if broken is not None:
+            self._pause(broken)
+        with self._changed:
+            # Until here the slot was taken: nothing else would be started in its place.
+            self._starting -= 1
+        self._wanted.put(True)
+
+    def _tell_ready(self, child: Child, missing: list[str] | None, duration_s: float) -> None:
+        log.info("child ready", pid=child.process.pid, duration_s=round(duration_s, 2), confined=missing == [])
+        if missing and not self._told_missing:
+            self._told_missing = True
+            log.warning("children are not fully confined", missing=", ".join(missing))
+
+    def _pause(self, broken: str) -> None:
         with self._changed:
             self._failures += 1
             pause_s = min(_SLOWEST_RESTART_S, 2.0 ** min(self._failures, 6))
         if not self._stopping:
             log.error("child cannot load", detail=broken, again_in_s=pause_s)
         with self._changed:
-            # The slot stays taken while it pauses: nothing else would be started in its place.
             self._changed.wait_for(lambda: self._stopping, pause_s)
-            self._starting -= 1
-        self._wanted.put(True)
 
-    def _wait_loaded(self, child: _Child, started: float) -> str | None:
+    def _prepare(self) -> str | None:
+        """Have a child that is not confined load, and compile what there is to be; why it cannot, or None."""
+        with self._preparing:
+            if self._is_prepared:  # while this thread waited
+                return None
+            log.info("models are compiled first")
+            child, started = Child(self._environment), time.monotonic()
+            try:
+                child.send(self._first(is_preparing=True))
+                broken = self._wait_loaded(child, started).get("broken")
+            except GoneError:
+                broken = f"the child process ended while compiling: {child.how_it_ended()}"
+            finally:
+                child.end()
+            self._is_prepared = broken is None
+            return broken
+
+    def _wait_loaded(self, child: Child, started: float) -> dict[str, Any]:
         while True:
             try:
-                message = child.receive(_LOOK_S)
+                return child.receive(_LOOK_S)
             except TimeoutError:
                 if self._stopping:
-                    return None
+                    return {}
                 if time.monotonic() - started > self._start_limit_s:
                     raise
-                continue
-            return message.get("broken")

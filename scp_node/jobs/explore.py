@@ -29,6 +29,7 @@ from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.records import Analysis, ChestImage, Ineligibility, Prediction, Reason, RenderRule, SourceHeader
 from scp_node.errors import ResultError
+from scp_node.jobs.loading import open_engine
 from scp_node.results.catalog import build_results
 from scp_node.results.evidence import is_own_result
 from scp_node.results.overlay import montage, single
@@ -42,7 +43,7 @@ _LISTED = 8
 def open_explorer(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """Load the models; the factory of the children."""
     analysis = AnalysisSettings.model_validate(arguments["analysis"])
-    explorer = Explorer(Engine(analysis), analysis, ResultSettings.model_validate(arguments["results"]))
+    explorer = Explorer(open_engine(arguments), analysis, ResultSettings.model_validate(arguments["results"]))
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         folder = request.get("objects_folder")

@@ -9,7 +9,7 @@ from inference.models.checkpoint import default_folder, read_manifests, verify_w
 from scp_node.errors import StartError
 from scp_node.jobs import database, workflows
 from scp_node.jobs.analysis import AnalysisWork
-from scp_node.jobs.children import ChildPool
+from scp_node.jobs.children import ChildPool, writable_by_children
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.housekeeping import open_housekeeping
 from scp_node.jobs.lease import Lease, WorkerId
@@ -156,6 +156,7 @@ class Working:
             time_limit_s=analysis.time_limit_s,
             memory_limit_bytes=analysis.memory_limit_bytes,
             environment=_ALLOCATOR,
+            writable=writable_by_children(analysis, self._shared.spool.incoming, self._shared.spool.results),
         )
 
     def _analysis_work(self) -> AnalysisWork:

@@ -1,11 +1,18 @@
 """What the child processes of these tests run instead of an engine."""
 
+import contextlib
 import json
 import os
+import resource
 import signal
+import socket
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from scp_node.errors import UnpreparedError
 
 
 def simple(arguments):
@@ -50,6 +57,53 @@ def killed_while_loading(arguments):
     marks.write_text(marks.read_text() + "x" if marks.exists() else "x")
     if len(marks.read_text()) <= arguments["times"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    return simple(arguments)
+
+
+def intruder(arguments):
+    """Does what somebody would who has taken it over; answers what came of it."""
+    outside, inside = Path(arguments["outside"]), Path(arguments["inside"])
+    deeds = {
+        "a socket": lambda: socket.socket().close(),
+        "a datagram": lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close(),
+        "a local socket": lambda: socket.socket(socket.AF_UNIX).close(),
+        "a socket from another thread": lambda: ThreadPoolExecutor(1).submit(socket.socket).result().close(),
+        "a program": lambda: subprocess.run(["/bin/true"], check=True),
+        "a program instead": lambda: os.posix_spawn("/bin/true", ["true"], {}),
+        "a process": lambda: os.waitpid(os.fork() or os._exit(0), 0),
+        "a new file": lambda: (outside / "new").write_text("x"),
+        "writing over": lambda: (outside / "file").write_text("x"),
+        "cutting off": lambda: os.truncate(outside / "file", 0),
+        "removing": (outside / "file").unlink,
+        "moving out": lambda: (inside / "file").rename(outside / "moved"),
+        "a link": lambda: (inside / "link").symlink_to(outside),
+        "the parent's memory": lambda: Path(f"/proc/{os.getppid()}/mem").open("r+b").close(),
+        "a signal to the parent": lambda: os.kill(os.getppid(), 0),
+    }
+
+    def handle(request):
+        if request.get("order") == "forbidden write":
+            (outside / "new").write_text("x")
+        done = []
+        for name, deed in deeds.items():
+            with contextlib.suppress(OSError):
+                deed()
+                done.append(name)
+        (inside / "folder").mkdir()
+        (inside / "file").rename(inside / "folder" / "file")
+        threads = list(ThreadPoolExecutor(4).map(abs, range(4)))
+        return {"done": done, "threads": threads, "core": resource.getrlimit(resource.RLIMIT_CORE)}
+
+    return handle
+
+
+def unprepared(arguments):
+    """Must compile something first."""
+    made = Path(arguments["cache"]) / "compiled"
+    if not made.exists():
+        if not arguments["may_compile"]:
+            raise UnpreparedError("not compiled")
+        made.write_text(str(os.getpid()))
     return simple(arguments)
 
 

@@ -1,0 +1,23 @@
+"""Loads the models in a child process. Loaded in children only: imports torch."""
+
+from typing import Any
+
+from config.analysis import AnalysisSettings
+from inference.engine import Engine
+from inference.runtime.compiled import NotCompiledError
+from scp_node.errors import UnpreparedError
+
+
+def open_engine(arguments: dict[str, Any]) -> Engine:
+    """Load what ``arguments["analysis"]`` configures.
+
+    Raises
+    ------
+    UnpreparedError
+        Something is to be compiled first, and this child may not.
+    """
+    settings = AnalysisSettings.model_validate(arguments["analysis"])
+    try:
+        return Engine(settings, may_compile=arguments.get("may_compile", True))
+    except NotCompiledError as error:
+        raise UnpreparedError(str(error)) from error
