@@ -101,6 +101,8 @@ def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str) -> NDArray[
             number_of_frames=1,
             # the caller's, for any High Bit
             correct_unused_bits=False,
+            # native pixels stay where they were read to
+            view_only=True,
         )
         return np.asarray(decoded)
     if uid == RLELossless:

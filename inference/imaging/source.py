@@ -242,6 +242,6 @@ def _stored_values(decoded: NDArray[Any], stored: int, high_bit: int, is_signed:
     if right == 0 and not is_signed:
         return np.ascontiguousarray(pattern)
     shifted: NDArray[Any] = np.left_shift(pattern, left)
-    if not is_signed:
-        return np.asarray(np.right_shift(shifted, right))
-    return np.asarray(np.right_shift(shifted.view(f"i{size}"), right), dtype=np.int16)
+    words = shifted.view(f"i{size}") if is_signed else shifted
+    np.right_shift(words, right, out=words)
+    return np.asarray(words, dtype=np.int16) if is_signed else words
