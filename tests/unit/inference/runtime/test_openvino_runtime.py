@@ -111,7 +111,7 @@ def test_a_head_that_is_not_affine_runs_with_pytorch(random_checkpoints, placeme
     with pytest.raises(compiled.ConversionError, match="not affine"):
         conversion.channel_weights(bent, network, torch.from_numpy(pictures(2)))
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise compiled.ConversionError("resnet18: not affine")
 
     monkeypatch.setattr(compiled, "ensure", refuse)
