@@ -133,8 +133,9 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         """Whether there is nothing to do but to go on reading within an association."""
         return (
             self.state_machine.current_state == "Sta6"
-            and self.event_queue.empty()
-            and self.to_provider_queue.empty()
+            # Their deques: asking a queue takes its lock, and this is asked for each PDU.
+            and not self.event_queue.queue
+            and not self.to_provider_queue.queue
             and not self._kill_thread
         )
 
