@@ -256,12 +256,12 @@ chore = sa.Table(
 """Work that one process does for all now and then, and who does it at the moment."""
 
 
-_POOL = {"pool_size": 16, "max_overflow": 64, "pool_use_lifo": True, "hide_parameters": True}
-"""The connection that was given back last is taken first: each keeps pages and statements in memory, and taken in turns
-all of them would. What an error was about stays out of the log: somebody may have typed a name where a UID is asked."""
-_PAGE_CACHE_KIB = 256
-"""Of each SQLite connection, instead of 2 MiB: the file is in the kernel's cache anyway, and up to 80 caches that fill
-as the file grows are memory that rises for thousands of radiographs."""
+_POOL = {"pool_size": 6, "max_overflow": 74, "pool_use_lifo": True}
+"""The connection that was given back last is taken first, and few are kept: each keeps what it has parsed and read."""
+_SQLITE_STATEMENTS = 64
+"""Parsed statements that an SQLite connection keeps, instead of 128: they take 10 to 20 KiB each."""
+_SQLITE_PAGES_KIB = 256
+"""Pages that it keeps, instead of 2 MiB: the file is in the kernel's cache anyway."""
 
 
 def open_engine(url: str, *, create_folder: bool = True, patience: "Patience | None" = None) -> sa.Engine:
@@ -285,7 +285,11 @@ def open_engine(url: str, *, create_folder: bool = True, patience: "Patience | N
     engine = sa.create_engine(
         parsed,
         **_POOL,
-        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False},
+        connect_args={
+            "timeout": BUSY_TIMEOUT_MS / 1000,
+            "check_same_thread": False,
+            "cached_statements": _SQLITE_STATEMENTS,
+        },
     )
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
@@ -316,7 +320,7 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # the process only, not for a power cut.
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
-    connection.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}")
+    connection.execute(f"PRAGMA cache_size=-{_SQLITE_PAGES_KIB}")
     # SQLite before 3.42 knows no sub-second unixepoch: the durable engine then gets NULL or whole seconds.
     connection.create_function("unixepoch", -1, _unixepoch)
     connection.create_function("strftime", 2, _strftime)
