@@ -24,6 +24,12 @@ class DicomDestination(DestinationBase):
     port: Port = Field(description="TCP port of the peer.")
     calling_ae_title: AeTitle | None = Field(None, description="Title this node calls with; unset: receiver.ae_title.")
     maximum_associations: int = Field(2, ge=1, le=64, description="Associations to this peer at the same time.")
+    keep_open_s: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="While more waits, keep an association open this long for the next analysis; 0: never.",
+    )
     timeout_s: float = Field(30.0, gt=0, description="Wait for connecting and for each answer.")
     storage_commitment: bool = Field(
         False,

@@ -117,6 +117,8 @@ class Outgoing:
     group
         Objects of one group are alternatives of each other: the peer gets the first (lowest rank) whose SOP Class
         it accepts.
+    size_bytes
+        Of the file, as it was written; None where nobody knows.
     """
 
     file: Path
@@ -125,6 +127,7 @@ class Outgoing:
     transfer_syntax_uid: str
     group: str
     rank: int = 0
+    size_bytes: int | None = None
 
 
 class Verdict(StrEnum):

@@ -4,6 +4,7 @@ import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pynetdicom import AE, evt
@@ -11,6 +12,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
+from scp_node.delivery.transmission import send_files_directly
 from scp_node.errors import NodeError
 from scp_node.security.certificates import CredentialsError
 from scp_node.security.contexts import ClientContext, client_context
@@ -60,6 +62,31 @@ class NoAssociationError(NodeError):
         self.is_present = is_present
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """An association and what is to be closed with it."""
+
+    association: Association
+    requestor: _Requestor
+    wire: socket.socket | None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the peer has not ended it."""
+        return bool(self.association.is_established and self.association.dul.is_alive())
+
+    def close(self) -> None:
+        """Release the association and let go of its socket."""
+        if self.association.is_established:
+            self.association.release()
+        # The thread that reads and writes ends first, then its socket; a second close does no harm.
+        if self.association.dul.is_alive():
+            self.association.dul.join(timeout=_LAST_WORDS_S)
+        self.requestor.close()
+        if self.wire is not None:
+            self.wire.close()
+
+
 @contextmanager
 def open_association(
     destination: DicomDestination,
@@ -67,9 +94,23 @@ def open_association(
     proposed: Sequence[tuple[str, str]],
     handlers: Sequence[tuple[Any, Any]] = (),
 ) -> Iterator[Association]:
-    """Open an association, or raise NoAssociationError; release it at the end.
+    """Open an association as ``connect`` does, and release it at the end."""
+    connection = connect(destination, calling_ae_title, proposed, handlers)
+    try:
+        yield connection.association
+    finally:
+        connection.close()
 
-    An association for which the peer accepts none of the contexts is yielded too, not established: the peer has said
+
+def connect(
+    destination: DicomDestination,
+    calling_ae_title: str,
+    proposed: Sequence[tuple[str, str]],
+    handlers: Sequence[tuple[Any, Any]] = (),
+) -> Connection:
+    """Open an association, or raise NoAssociationError.
+
+    An association for which the peer accepts none of the contexts is returned too, not established: the peer has said
     what it takes.
 
     Each SOP Class with each transfer syntax is a context of its own: in one context with several syntaxes the peer
@@ -107,34 +148,43 @@ def open_association(
         )
     except OSError as error:  # the name has no address
         raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
-    try:
-        if association.is_rejected:
-            answer = association.acceptor.primitive
-            # Rejections called permanent are no different here: who rejects today may be configured tomorrow.
-            raise NoAssociationError(
-                f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})",
-                is_present=True,
-            )
-        # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
-        if not association.is_established and not association.rejected_contexts:
-            took_s = time.monotonic() - started
-            is_silent = took_s >= destination.timeout_s
-            if ae.tls_failure:
-                # Of a peer that shows another certificate nothing is known, so it is not there.
-                raise NoAssociationError(f"no TLS with {where}: {ae.tls_failure}")
-            if is_connected:
-                what = f"not answered within {destination.timeout_s:g} s" if is_silent else "aborted"
-                why = f"connected, then the association was {what}"
-            elif is_silent:
-                why = f"no answer to connecting within {destination.timeout_s:g} s"
-            else:
-                why = "connection refused"
-            raise NoAssociationError(f"no association with {where}: {why}", is_present=is_connected and not is_silent)
-        yield association
-    finally:
-        if association.is_established:
-            association.release()
-        # The thread that reads and writes ends first, then its socket; a second close does no harm.
-        if association.dul.is_alive():
-            association.dul.join(timeout=_LAST_WORDS_S)
-        ae.close()
+    wire = None
+    if association.is_established:
+        wire = send_files_directly(association, ae.raw, destination.timeout_s)
+    connection = Connection(association=association, requestor=ae, wire=wire)
+    took_s = time.monotonic() - started
+    failure = _failure(connection, destination, is_connected=is_connected, took_s=took_s)
+    if failure is not None:
+        connection.close()
+        raise failure
+    return connection
+
+
+def _failure(
+    connection: Connection, destination: DicomDestination, *, is_connected: bool, took_s: float
+) -> NoAssociationError | None:
+    """Say why there is no association; None when there is one."""
+    association = connection.association
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        # Rejections called permanent are no different here: who rejects today may be configured tomorrow.
+        return NoAssociationError(
+            f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})",
+            is_present=True,
+        )
+    # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
+    if association.is_established or association.rejected_contexts:
+        return None
+    is_silent = took_s >= destination.timeout_s
+    if tls_failure := connection.requestor.tls_failure:
+        # Of a peer that shows another certificate nothing is known, so it is not there.
+        return NoAssociationError(f"no TLS with {where}: {tls_failure}")
+    if is_connected:
+        what = f"not answered within {destination.timeout_s:g} s" if is_silent else "aborted"
+        why = f"connected, then the association was {what}"
+    elif is_silent:
+        why = f"no answer to connecting within {destination.timeout_s:g} s"
+    else:
+        why = "connection refused"
+    return NoAssociationError(f"no association with {where}: {why}", is_present=is_connected and not is_silent)

@@ -6,6 +6,7 @@ from typing import Any
 
 from config.destinations import Destination
 from scp_node.delivery import dicom, folder
+from scp_node.delivery.keeping import Associations
 from scp_node.delivery.records import EchoOutcome, IsWanted, Report
 from scp_node.records import ObjectOutcome, Outgoing
 
@@ -17,9 +18,9 @@ class Sender:
     Parameters
     ----------
     send
-        ``send(objects, destination, calling_ae_title=, report=, is_wanted=)``: one attempt for all objects. Never
-        raises for what the destination does; every object dealt with has an outcome, told to ``report`` as soon as it
-        is known.
+        ``send(objects, destination, calling_ae_title=, report=, is_wanted=, associations=, is_more=)``: one attempt
+        for all objects. Never raises for what the destination does; every object dealt with has an outcome, told to
+        ``report`` as soon as it is known.
     echo
         ``echo(destination, calling_ae_title=)``: whether the destination would answer now.
     """
@@ -42,6 +43,10 @@ def _always(_item: Outgoing) -> bool:
     return True
 
 
+def _nothing() -> bool:
+    return False
+
+
 def send(
     objects: Sequence[Outgoing],
     destination: Destination,
@@ -49,6 +54,8 @@ def send(
     calling_ae_title: str,
     report: Report = _ignore,
     is_wanted: IsWanted = _always,
+    associations: Associations | None = None,
+    is_more: Callable[[], bool] = _nothing,
 ) -> list[ObjectOutcome]:
     """Make one attempt to send objects to a destination of any kind.
 
@@ -61,6 +68,10 @@ def send(
         with the next one.
     is_wanted
         Asked right before each object; one that is not wanted any more has no outcome.
+    associations
+        Those that stay open between attempts; None: none does.
+    is_more
+        Whether more waits for this destination; asked when all is sent.
     """
     return SENDERS[destination.kind].send(
         objects,
@@ -68,6 +79,8 @@ def send(
         calling_ae_title=title(destination, calling_ae_title),
         report=report,
         is_wanted=is_wanted,
+        associations=associations or Associations(),
+        is_more=is_more,
     )
 
 

@@ -1,7 +1,8 @@
-"""Results to a Storage SCP: one association for all objects of an analysis."""
+"""Results to a Storage SCP: one association for all objects of an analysis, and for the next while more wait."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
@@ -13,6 +14,7 @@ from pynetdicom.sop_class import Verification
 from config.destinations import DicomDestination
 from scp_node.delivery.association import NoAssociationError, open_association
 from scp_node.delivery.folder import alternatives
+from scp_node.delivery.keeping import Associations
 from scp_node.delivery.records import ContextOutcome, EchoOutcome, IsWanted, Report
 from scp_node.delivery.statuses import Status, verdict_on
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
@@ -27,6 +29,8 @@ def send(
     calling_ae_title: str,
     report: Report,
     is_wanted: IsWanted,
+    associations: Associations,
+    is_more: Callable[[], bool],
 ) -> list[ObjectOutcome]:
     """Send objects by C-STORE (PS3.4 B.2), of alternatives the first whose SOP Class the peer accepts.
 
@@ -49,12 +53,26 @@ def send(
         report(outcome)
 
     proposed = sorted({(item.sop_class_uid, syntax) for item in objects for syntax in _syntaxes(item)})
-    try:
-        with open_association(destination, calling_ae_title, proposed) as association:
+
+    def attempt(*, is_fresh: bool) -> None:
+        with associations.open(destination, calling_ae_title, proposed, is_more=is_more, is_fresh=is_fresh) as opened:
+            association = opened.connection.association
             accepted = _accepted(association)
+
+            def hear(item: Outgoing, verdict: Verdict, status: int | None = None, detail: str = "") -> None:
+                if opened.is_kept and not outcomes and verdict is Verdict.TRANSIENT and status is None:
+                    raise _StaleError
+                note(item, verdict, status, detail)
+
             for group in alternatives(objects):
                 if is_wanted(group[0]):
-                    _send_group(association, accepted, group, destination, note)
+                    _send_group(association, accepted, group, destination, hear)
+
+    try:
+        try:
+            attempt(is_fresh=False)
+        except _StaleError:
+            attempt(is_fresh=True)
     except NoAssociationError as error:
         for item in objects:
             if all(outcome.sop_instance_uid != item.sop_instance_uid for outcome in outcomes):
@@ -88,12 +106,16 @@ def _send_group(
             return
 
 
+class _StaleError(Exception):
+    """An association that was open already has ended before anything was answered on it."""
+
+
 _Word = tuple[Verdict, int | None, str]
 
 
 def _send_one(association: Association, item: Outgoing, syntaxes: set[str], destination: DicomDestination) -> _Word:
     try:
-        answer = association.send_c_store(_read(item, syntaxes))
+        answer = association.send_c_store(_content(item, syntaxes))
     except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         return _not_sent(error, destination)
     if "Status" not in answer:
@@ -116,10 +138,14 @@ def _not_sent(error: Exception, destination: DicomDestination) -> _Word:
     return Verdict.PERMANENT, None, f"the result's file is damaged: {type(error).__name__}"
 
 
-def _read(item: Outgoing, syntaxes: set[str]) -> Dataset:
+def _content(item: Outgoing, syntaxes: set[str]) -> Path | Dataset:
+    """Return the file where it can be sent as it is, else what is to be encoded anew."""
+    if item.transfer_syntax_uid in syntaxes:
+        if item.size_bytes is not None and item.file.stat().st_size != item.size_bytes:
+            raise ValueError("not the size that was written")
+        return item.file
     dataset = dcmread(item.file)
-    syntax = UID(item.transfer_syntax_uid)
-    if syntax.is_compressed and syntax not in syntaxes:
+    if UID(item.transfer_syntax_uid).is_compressed:
         # The object keeps its UID and its lossy flags: nothing but the encoding changes.
         dataset.decompress(generate_instance_uid=False)
     return dataset

@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
@@ -20,12 +20,14 @@ def send(
     calling_ae_title: str,
     report: Report,
     is_wanted: IsWanted,
+    associations: object,
+    is_more: Callable[[], bool],
 ) -> list[ObjectOutcome]:
     """Write the objects as ``<SOP Instance UID>.dcm``; of alternatives the first.
 
     A file that is there already is replaced: its name says that it is the same object.
     """
-    del calling_ae_title  # a folder is not called
+    del calling_ae_title, associations, is_more  # a folder is not called
     outcomes: list[ObjectOutcome] = []
 
     def note(outcome: ObjectOutcome) -> None:

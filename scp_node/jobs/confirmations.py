@@ -27,6 +27,7 @@ def pending(connection: sa.Connection, spool: Spool, instance_id: int, name: str
             transfer_syntax_uid=row.transfer_syntax_uid,
             group=row.alternatives,
             rank=row.rank,
+            size_bytes=row.size_bytes,
         )
         for row in rows
         if row.alternatives not in done

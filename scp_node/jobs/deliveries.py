@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from config.base import Priority
 from scp_node.jobs import trace
-from scp_node.jobs.database import delivery
+from scp_node.jobs.database import delivery, instance
 from scp_node.jobs.queues import Jobs, deliver_id, following_id
 from scp_node.jobs.states import PENDING, settle
-from scp_node.records import DeliveryState
+from scp_node.records import DeliveryState, InstanceState
 
 
 def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations: Sequence[str]) -> list[str]:
@@ -47,6 +47,18 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
         )
         jobs.deliver(connection, job_id, row.id, name, Priority(row.priority), place=row.place)
     return begun
+
+
+def is_more(connection: sa.Connection, instance_id: int, destination: str, *, now: float) -> bool:
+    """Whether anything but this instance's results waits for a destination now, or is about to."""
+    waiting = sa.exists().where(
+        delivery.c.destination == destination,
+        delivery.c.state == DeliveryState.WAITING.value,
+        delivery.c.instance_id != instance_id,
+        sa.or_(delivery.c.next_attempt_at.is_(None), delivery.c.next_attempt_at <= now),
+    )
+    coming = sa.exists().where(instance.c.state.in_([InstanceState.ANALYSING.value, InstanceState.RECEIVED.value]))
+    return bool(connection.execute(sa.select(sa.or_(waiting, coming))).scalar_one())
 
 
 def restart(

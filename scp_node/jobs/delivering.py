@@ -10,6 +10,7 @@ import structlog
 
 from config.destinations import DeliverySettings, Destination, DicomDestination
 from scp_node.delivery import catalog
+from scp_node.delivery.keeping import Associations
 from scp_node.delivery.retry import RetryRule
 from scp_node.jobs import confirmations, database, deliveries
 from scp_node.jobs.breaker import Breakers
@@ -64,6 +65,7 @@ class DeliveryWork:
         self._calling_ae_title = calling_ae_title
         self._clock = clock
         self._random = random
+        self._associations = Associations()
         self._breakers = Breakers(settings, clock=clock, random=random)
         self._committing = Committing(
             engine,
@@ -76,6 +78,10 @@ class DeliveryWork:
             random=random,
             patience=self._patience,
         )
+
+    def close(self) -> None:
+        """Release the associations that wait for another job."""
+        self._associations.close()
 
     def run(self, instance_id: int, name: str, job_id: str) -> str:
         """Make one attempt; return the state it leaves the delivery in, or ``stale`` when it is not the current job."""
@@ -143,23 +149,32 @@ class DeliveryWork:
         pending = self._patience.call(read)
         if not pending:
             return outcomes
+        heard: list[list[Outgoing]] = []
 
         def report(outcome: ObjectOutcome) -> None:
             # What was confirmed is remembered first, however long that takes: then nobody sends it again.
-            self._patience.call(lambda: self._remember(instance_id, destination.name, outcome))
+            heard[:] = [self._patience.call(lambda: self._remember(instance_id, destination.name, outcome))]
             outcomes.append(outcome)
             fence()
 
         def is_wanted(item: Outgoing) -> bool:
             # A worker that was silent for too long shares the job with its heir until it notices: each looks again
-            # right before it sends, so that what one has brought the other does not bring again.
+            # right before it sends, so that what one has brought the other does not bring again. What was read with
+            # the outcome before is that look.
             fence()
-            return any(one.group == item.group for one in self._patience.call(read))
+            wanted = heard.pop() if heard else self._patience.call(read)
+            return any(one.group == item.group for one in wanted)
 
         # Whatever a sender does wrong is an outcome like any other: a job that raises would never be tried again.
         try:
             catalog.send(
-                pending, destination, calling_ae_title=self._calling_ae_title, report=report, is_wanted=is_wanted
+                pending,
+                destination,
+                calling_ae_title=self._calling_ae_title,
+                report=report,
+                is_wanted=is_wanted,
+                associations=self._associations,
+                is_more=lambda: self._is_more(instance_id, destination.name),
             )
         except Exception as error:  # top of a job: recorded and tried again until patience ends
             log.exception("delivery failed", destination=destination.name, instance=instance_id)
@@ -171,9 +186,19 @@ class DeliveryWork:
                 report(outcome)
         return outcomes
 
-    def _remember(self, instance_id: int, name: str, outcome: ObjectOutcome) -> None:
+    def _remember(self, instance_id: int, name: str, outcome: ObjectOutcome) -> list[Outgoing]:
+        """Write down an outcome; return what the destination still lacks."""
         with database.write(self._engine) as connection:
             confirmations.remember(connection, instance_id, name, outcome, self._clock())
+            return confirmations.pending(connection, self._spool, instance_id, name)
+
+    def _is_more(self, instance_id: int, name: str) -> bool:
+        try:
+            with self._engine.connect() as connection:
+                return deliveries.is_more(connection, instance_id, name, now=self._clock())
+        except sa.exc.SQLAlchemyError:
+            # Everything is sent by now: not knowing costs the next delivery an association of its own.
+            return False
 
     def _finish(self, instance_id: int, name: str, job_id: str, outcomes: Sequence[ObjectOutcome]) -> DeliveryState:
         with database.write(self._engine) as connection:

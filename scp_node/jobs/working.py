@@ -93,13 +93,15 @@ class Working:
             started.callback(self._lease.stop)
             self._pool.start()
             started.callback(lambda: self._pool.stop(self._stop_timeout_s))
+            delivering = self._delivery_work()
+            started.callback(delivering.close)
             workflows.launch(
                 self._engine,
                 executor_id=str(self._worker),
                 slots=self._settings.analysis.processes,
                 destinations=self._settings.destinations,
                 analysing=self._analysis_work(),
-                delivering=self._delivery_work(),
+                delivering=delivering,
                 give_back=lambda job_id: self._recovery.give_back((job_id,)),
             )
             started.callback(self._drain)

@@ -84,7 +84,7 @@ def item_of(source: Dataset) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, source)
-    content = buffer.getvalue()
+    content: bytes = buffer.getvalue()
     return _ITEM + struct.pack("<L", len(content)) + content
 
 
