@@ -51,7 +51,7 @@ class Auditor:
         self._events: queue.SimpleQueue[SecurityEvent | None] = queue.SimpleQueue()
         self._waiting: deque[Message] = deque(maxlen=_WAITING)
         self._forwarding = Forwarding(self.trail, audit.syslog) if audit.syslog.transport != "off" else None
-        self._is_failing = False
+        self._trouble = ""
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
 
     def tell(self, event: SecurityEvent) -> None:
@@ -86,12 +86,10 @@ class Auditor:
             try:
                 self._write_all(is_last_round=is_last_round)
             except AuditError as error:
-                if not self._is_failing:
-                    _log.error("audit trail cannot be written", error=str(error))
-                self._is_failing = True
-            except Exception:
+                self._note("audit trail cannot be written", error)
+            except Exception as error:
                 # Most likely the database is away. The trail must be there when it comes back.
-                _log.exception("audit trail is behind")
+                self._note("audit trail is behind", error)
 
     def _collect(self, timeout_s: float) -> bool:
         """Wait for an event, then take all there are; return whether the end was among them."""
@@ -121,9 +119,15 @@ class Auditor:
                 self._wake()
         if is_last_round:
             self._write([self._node.activity(datetime.now(UTC), is_start=False, user=self._user)])
-        if self._is_failing:
-            self._is_failing = False
+        if self._trouble:
+            self._trouble = ""
             _log.info("audit trail is written again")
+
+    def _note(self, trouble: str, error: Exception) -> None:
+        """Log a trouble when it begins, not at each attempt while it lasts."""
+        if trouble != self._trouble:
+            _log.error(trouble, error=str(error), exc_info=None if isinstance(error, AuditError) else error)
+        self._trouble = trouble
 
     def _write(self, messages: Sequence[Message]) -> None:
         self.trail.append([draft_of(message, self._source) for message in messages])
