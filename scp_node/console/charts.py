@@ -6,7 +6,7 @@ from math import ceil, log10
 
 from markupsafe import Markup, escape
 
-from scp_node.jobs.statistics import Activity, ModelStatistics
+from scp_node.jobs.statistics import Activity, Bucket, ModelStatistics
 
 _WIDTH, _NARROW, _HEIGHT = 640, 400, 160
 _LEFT, _BOTTOM, _TOP = 36, 22, 8
@@ -59,6 +59,24 @@ def activity(data: Activity, names: Sequence[tuple[str, str]], title: str) -> Ma
     return _figure(parts, title)
 
 
+def latency(data: Activity, names: Sequence[tuple[str, str]], title: str) -> Markup:
+    """Medians of seconds per stretch of time, one line per name: ``(attribute of Bucket, words)``."""
+    known = [value for one in data.buckets for name, _ in names if (value := getattr(one, name)) is not None]
+    top = _nice(max(known, default=0))
+    parts = [_grid(top, suffix=" s", width=_NARROW)]
+    slot = (_NARROW - _LEFT - 6) / max(1, len(data.buckets) - 1)
+    for place, (name, words) in enumerate(names):
+        points = [
+            (_LEFT + number * slot, _foot() - value / top * _inner(), f"{words}: {value:.2f} s ({_clock(one)} UTC)")
+            for number, one in enumerate(data.buckets)
+            if (value := getattr(one, name)) is not None
+        ]
+        parts += _line(place, points)
+    for number in range(0, len(data.buckets), max(1, len(data.buckets) // 4)):
+        parts.append(_label(_LEFT + number * slot, _clock(data.buckets[number]), end=number == len(data.buckets) - 1))
+    return _figure(parts, title, width=_NARROW)
+
+
 def histogram(model: ModelStatistics, title: str) -> Markup:
     """How often each probability was given, with the threshold marked."""
     top = _nice(max(model.histogram, default=0))
@@ -96,30 +114,42 @@ def histogram(model: ModelStatistics, title: str) -> Markup:
     return _figure(parts, title, width=_NARROW)
 
 
-def positivity(models: Sequence[ModelStatistics], first_day: int, days: int, title: str) -> Markup:
-    """The share of positives per day, one line per model."""
+def by_day(models: Sequence[ModelStatistics], first_day: int, days: int, title: str, *, mean: bool = False) -> Markup:
+    """The share of positives per day, or the mean probability; one line per model."""
     parts = [_grid(100, suffix=" %")]
     step = (_WIDTH - _LEFT - 6) / max(1, days - 1)
     for place, model in enumerate(models):
-        points = [
-            (_LEFT + (one.day - first_day) * step, _foot() - one.positive / one.judged * _inner(), one)
-            for one in model.days
-            if one.judged
-        ]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
-        parts.append(Markup('<polyline class="line line-{}" points="{}"/>').format(place, line))
-        for x, y, one in points:
-            day = datetime.fromtimestamp(one.day * 86400, UTC)
-            parts.append(
-                Markup(
-                    '<circle class="dot dot-{}" cx="{:.1f}" cy="{:.1f}" r="3">'
-                    "<title>{} {:%Y-%m-%d}: {} / {}</title></circle>"
-                ).format(place, x, y, model.title, day, one.positive, one.judged)
-            )
+        points = []
+        for one in model.days:
+            if not one.judged:
+                continue
+            share = one.mean_probability if mean else one.positive / one.judged
+            date = datetime.fromtimestamp(one.day * 86400, UTC)
+            words = f"{100 * share:.1f} %, n = {one.judged}" if mean else f"{one.positive} / {one.judged}"
+            x, y = _LEFT + (one.day - first_day) * step, _foot() - share * _inner()
+            points.append((x, y, f"{model.title} {date:%Y-%m-%d}: {words}"))
+        parts += _line(place, points)
     for number in range(0, days, max(1, days // 6)):
         day = datetime.fromtimestamp((first_day + number) * 86400, UTC)
         parts.append(_label(_LEFT + number * step, f"{day:%m-%d}"))
     return _figure(parts, title)
+
+
+def _line(place: int, points: Sequence[tuple[float, float, str]]) -> list[Markup]:
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)
+    return [
+        Markup('<polyline class="line line-{}" points="{}"/>').format(place, line),
+        *(
+            Markup('<circle class="dot dot-{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>').format(
+                place, x, y, words
+            )
+            for x, y, words in points
+        ),
+    ]
+
+
+def _clock(bucket: Bucket) -> str:
+    return f"{datetime.fromtimestamp(bucket.begins_at, UTC):%H:%M}"
 
 
 def _figure(parts: Sequence[Markup], title: str, *, width: int = _WIDTH) -> Markup:

@@ -5,9 +5,10 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from inference.errors import CheckpointError
-from scp_node.console.pages import render
+from scp_node.console.pages import language_of, render
 from scp_node.console.reading import models_of
 from scp_node.console.requests import AnyVisitor, OpenServices
+from scp_node.console.texts import sentences
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,6 +32,7 @@ def explorer(request: Request, services: OpenServices, _visitor: AnyVisitor, ins
         "explorer.html",
         {
             "models": models,
+            "sentences": sentences(language_of(request)),
             "problem": problem,
             "instance": instance,
             "settings": services.settings,

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 
 from scp_node.console import charts
 from scp_node.console.access import Visitor
-from scp_node.console.texts import LANGUAGES, translator
+from scp_node.console.texts import LANGUAGES, speaker, translator
 
 FOLDER = Path(__file__).parent
 THEMES = ("dark", "light")
@@ -27,6 +27,7 @@ def render(request: Request, template: str, values: dict[str, Any], *, status_co
     cookie = request.cookies.get("scp-node-theme", "")
     shared = {
         "_": translator(language),
+        "say": speaker(language),
         "language": language,
         "theme": cookie if cookie in THEMES else THEMES[0],
         "visitor": visitor,

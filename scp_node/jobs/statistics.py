@@ -39,6 +39,8 @@ class Bucket:
     ----------
     begins_at
         Seconds since 1970.
+    analysis_s, turnaround_s
+        Median of what was received in it, see `Activity`; None when nothing was measured.
     """
 
     begins_at: float
@@ -46,6 +48,8 @@ class Bucket:
     analysed: int
     ended: int
     given_up: int
+    analysis_s: float | None
+    turnaround_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,19 +197,38 @@ def activity(connection: sa.Connection, *, span_s: float, buckets: int, now: flo
         ),
     }
     latencies = connection.execute(
-        sa.select(instance.c.duration_s, instance.c.updated_at - instance.c.received_at, instance.c.state)
+        sa.select(
+            instance.c.received_at,
+            instance.c.duration_s,
+            sa.case(
+                (instance.c.state == InstanceState.DELIVERED.value, instance.c.updated_at - instance.c.received_at)
+            ).label("turnaround_s"),
+        )
         .where(instance.c.received_at >= first, instance.c.analysed_at.is_not(None))
         .order_by(instance.c.id.desc())
         .limit(_MAXIMUM_LATENCIES)
     ).all()
+    measured: dict[str, defaultdict[int, list[float]]] = {
+        "analysis_s": defaultdict(list),
+        "turnaround_s": defaultdict(list),
+    }
+    for row in latencies:
+        for name, found in measured.items():
+            if (value := getattr(row, "duration_s" if name == "analysis_s" else name)) is not None:
+                found[int((row.received_at - first) // width)].append(float(value))
     return Activity(
         span_s=span_s,
         buckets=tuple(
-            Bucket(begins_at=first + number * width, **{name: found.get(number, 0) for name, found in counts.items()})
+            Bucket(
+                begins_at=first + number * width,
+                **{name: found.get(number, 0) for name, found in counts.items()},
+                analysis_s=_latency(measured["analysis_s"][number]).median_s,
+                turnaround_s=_latency(measured["turnaround_s"][number]).median_s,
+            )
             for number in range(buckets)
         ),
-        analysis=_latency(row[0] for row in latencies if row[0] is not None),
-        turnaround=_latency(row[1] for row in latencies if row[2] == InstanceState.DELIVERED.value),
+        analysis=_latency(one for found in measured["analysis_s"].values() for one in found),
+        turnaround=_latency(one for found in measured["turnaround_s"].values() for one in found),
     )
 
 

@@ -185,3 +185,31 @@ def test_a_console_without_a_node_says_what_is_missing(tmp_path):
     finally:
         server.stop(10)
         engine.dispose()
+
+
+def test_what_the_node_says_is_said_in_korean_too():
+    say = texts.speaker("ko")
+    assert say("3 alive") == "3개 작동 중"
+    # One sentence in another.
+    assert say("no attribute names a known view: accepted") == "알려진 촬영 방향을 나타내는 속성이 없음: 허용함"
+    assert say("refused: needs the role operator") == "거부됨: 운영자 역할이 필요함"
+    assert say("something else {}") == "something else {}"
+    assert texts.speaker("en")("3 alive") == "3 alive"
+
+
+def test_no_sentence_is_translated_that_nobody_says():
+    """A sentence that is changed in the program must be changed in the translation."""
+    root = CONSOLE.parents[1]
+    files = [
+        *(root / "inference" / "imaging").glob("*.py"),
+        *(root / "scp_node").rglob("*.py"),
+        *(root / "config").glob("*.py"),
+    ]
+    # Literals that go on in the next line are one.
+    said = re.sub(r'"\s+f?"', "", " ".join(file.read_text(encoding="utf-8") for file in files))
+    said += " Not Found "  # Starlette's
+    sentences = json.loads((CONSOLE / "sentences_ko.json").read_text(encoding="utf-8"))
+    for english, korean in sentences.items():
+        assert english.count("{}") == korean.count("{}"), english
+        for piece in english.split("{}"):
+            assert piece.strip(" :;()") in said, english

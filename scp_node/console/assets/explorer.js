@@ -22,6 +22,18 @@
   const headers = () => (document.body.dataset.csrf ? { "X-CSRF-Token": document.body.dataset.csrf } : {});
   const say = (text) => { find("trouble").textContent = text; find("trouble").hidden = !text; };
 
+  // What the node says in English, in the language of this page.
+  const sentences = data.sentences.map(([pattern, words]) => [new RegExp(`^(?:${pattern})$`, "s"), words]);
+  function inWords(text) {
+    for (const [pattern, words] of sentences) {
+      const found = pattern.exec(text);
+      if (!found) continue;
+      let group = 0;
+      return words.replace(/\{\}/g, () => inWords(found[++group]));
+    }
+    return text;
+  }
+
   // As many decimals as it takes not to contradict the verdict.
   function probability(one) {
     for (let decimals = 1; decimals <= 6; decimals++) {
@@ -169,7 +181,7 @@
     const without = !table && judged && judged.outcome !== "analysed";
     find("verdictless").hidden = !without;
     if (without) {
-      find("verdictless").replaceChildren(make("strong", { text: texts.reasons[judged.reason] || texts.reasons.failed }), make("div", { class: "quiet", text: judged.detail }));
+      find("verdictless").replaceChildren(make("strong", { text: texts.reasons[judged.reason] || texts.reasons.failed }), make("div", { class: "quiet", text: inWords(judged.detail) }));
     }
     const visible = !table && judged && Object.keys(judged.information).length > 0;
     find("shown").hidden = !visible;
@@ -336,8 +348,8 @@
     const { information: known, window: used } = result;
     const rows = [];
     const put = (label, value) => { if (value !== null && value !== undefined && value !== "") rows.push([label, value]); };
-    put(labels.eligibility, result.outcome === "analysed" ? labels.eligible : `${texts.reasons[result.reason] || ""} ${result.detail}`);
-    put(labels.notes, result.notes.join("; "));
+    put(labels.eligibility, result.outcome === "analysed" ? labels.eligible : `${texts.reasons[result.reason] || ""} ${inWords(result.detail)}`);
+    put(labels.notes, result.notes.map(inWords).join("; "));
     put(labels.format, known.format);
     put(labels.size_bytes, size(known.size_bytes));
     if (known.columns) put(labels.dimensions, `${known.columns} × ${known.rows}`);
@@ -370,7 +382,7 @@
       const open = make("button", { type: "button", class: "plain", text: item.name });
       open.addEventListener("click", () => select(index));
       const result = item.result;
-      const outcome = !result ? words(item) : result.outcome === "analysed" ? words(item) : texts.reasons[result.reason] || result.detail;
+      const outcome = !result ? words(item) : result.outcome === "analysed" ? words(item) : texts.reasons[result.reason] || inWords(result.detail);
       return make("tr", {}, make("td", {}, open), make("td", { text: outcome }), ...names.map((name) => {
         const one = result && result.predictions.find((each) => each.model === name);
         return make("td", { class: "number" }, one ? make("span", { class: one.is_positive ? "verdict verdict-positive" : "verdict", text: probability(one) }) : "");
@@ -416,7 +428,7 @@
       item.note = texts.offline;
     }
     button.disabled = false;
-    if (items[state.selected] === item) find("downloads-note").textContent = item.note;
+    if (items[state.selected] === item) find("downloads-note").textContent = inWords(item.note);
   }
 
   find("objects").addEventListener("click", () => {
