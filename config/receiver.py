@@ -79,6 +79,12 @@ class ReceiverSettings(Section):
     callers: tuple[Caller, ...] = Field(
         (), description="Who may connect: ae_title, addresses, priority. Empty: anyone, on loopback only."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=32,
+        description="Processes that accept on the same port; each has the limits below for itself.",
+    )
     urgent_on_request: bool = Field(
         True,
         description="Go first when Priority (0000,0700) is HIGH or (0040,1003) is STAT or HIGH, whoever sends.",

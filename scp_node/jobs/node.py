@@ -1,5 +1,6 @@
 """One process of a node: the database and the spool, and on them the parts of its roles, stopped in reverse order."""
 
+import socket
 import threading
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -38,6 +39,8 @@ class Node:
         What this process does; None: all that is installed.
     receiver_port
         Listen here instead of on ``settings.receiver.port``; 0 lets the operating system choose, for tests and demos.
+    listeners
+        Sockets that listen already, for the plain and the TLS port; closed by `stop`.
     analyser
         ``module:function`` that the children load, see `ChildPool`; for tests of what surrounds it.
     """
@@ -48,12 +51,14 @@ class Node:
         *,
         roles: Iterable[Role] | None = None,
         receiver_port: int | None = None,
+        listeners: tuple[socket.socket | None, socket.socket | None] = (None, None),
         analyser: str = "scp_node.jobs.analyse:open_analyser",
     ) -> None:
         wanted = set(installed_roles() if roles is None else roles)
         self.roles = tuple(role for role in Role if role in wanted)
         self._settings = settings
         self._receiver_port = receiver_port
+        self._listeners = listeners
         self._analyser = analyser
         self._running = ExitStack()
         self._parts: dict[Role, Part] = {}
@@ -66,6 +71,12 @@ class Node:
             case Receiving() as part:
                 return part.port
         raise RuntimeError("no receiver runs in this process")
+
+    @property
+    def acceptor_processes(self) -> tuple[int, ...]:
+        """Process ids of those that accept beside this one."""
+        part = self._parts.get(Role.RECEIVER)
+        return part.acceptor_processes if isinstance(part, Receiving) else ()
 
     @property
     def child_processes(self) -> tuple[int, ...]:
@@ -125,7 +136,7 @@ class Node:
         is_good = True
         for part in self._parts.values():
             if isinstance(part, Receiving):
-                is_good &= part.reload(settings.receiver)
+                is_good &= part.reload(settings)
             elif isinstance(part, WithCertificates):
                 is_good &= part.refresh_certificates()
         return is_good
@@ -165,6 +176,7 @@ class Node:
             jobs=jobs,
             spool=spool,
             receiver_port=self._receiver_port,
+            listeners=self._listeners,
             analyser=self._analyser,
             roles=self.roles,
             sink=auditor.tell if auditor else None,

@@ -1,6 +1,7 @@
 """What a process of the node does: the one place where a role is added."""
 
 import importlib
+import socket
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -36,6 +37,8 @@ class Shared:
         Fails at once when the database is away.
     receiver_port
         Listen here instead of on ``settings.receiver.port``; 0 lets the operating system choose.
+    listeners
+        Sockets that listen already, for the plain and the TLS port, instead of those of ``settings.receiver``.
     analyser
         ``module:function`` that the children load, see `scp_node.jobs.children.ChildPool`.
     roles
@@ -52,6 +55,7 @@ class Shared:
     analyser: str
     roles: tuple[Role, ...] = ()
     sink: Sink | None = None
+    listeners: tuple[socket.socket | None, socket.socket | None] = (None, None)
 
 
 class Part(Protocol):
