@@ -1,6 +1,7 @@
 """What destinations said about each result object, and what follows for a delivery as a whole."""
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,23 +38,13 @@ def pending(connection: sa.Connection, spool: Spool, instance_id: int, name: str
 def remember(connection: sa.Connection, instance_id: int, name: str, outcome: ObjectOutcome, now: float) -> None:
     """Write down what became of one object; once it is confirmed, it is never sent again."""
     values = {"verdict": outcome.verdict.value, "status": outcome.status, "detail": outcome.detail, "at": now}
-    statement = database.insert(connection, delivered_object).values(
-        instance_id=instance_id, destination=name, sop_instance_uid=outcome.sop_instance_uid, **values
-    )
-    # A late word of an older attempt does not take a confirmation back.
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["instance_id", "destination", "sop_instance_uid"],
-            set_=values,
-            where=delivered_object.c.verdict.not_in(_SETTLED),
-        )
-    )
+    key = {"instance_id": instance_id, "destination": name, "sop_instance_uid": outcome.sop_instance_uid}
+    connection.execute(_last_word(connection.dialect.name), key | values)
     if outcome.verdict in _ANSWERS:
-        uid = connection.execute(sa.select(instance.c.sop_instance_uid).where(instance.c.id == instance_id))
         trace.record(
             connection,
             trace.Event.ACKNOWLEDGED,
-            uid.scalar_one(),
+            connection.execute(_UID, {"instance": instance_id}).scalar_one(),
             instance_id=instance_id,
             destination=name,
             uid=outcome.sop_instance_uid,
@@ -99,21 +90,37 @@ def got_through(outcomes: Sequence[ObjectOutcome]) -> bool:
 
 def results(connection: sa.Connection, instance_id: int, name: str) -> Sequence[sa.Row[Any]]:
     """All results of an instance, each with the destination's last word (None: not asked yet)."""
-    return connection.execute(
-        sa.select(
-            result,
-            delivered_object.c.verdict,
-            delivered_object.c.detail.label("outcome_detail"),
-            delivered_object.c.committed_at,
-        )
-        .outerjoin(
-            delivered_object,
-            sa.and_(
-                delivered_object.c.instance_id == result.c.instance_id,
-                delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
-                delivered_object.c.destination == name,
-            ),
-        )
-        .where(result.c.instance_id == instance_id, result.c.is_superseded.is_(sa.false()))
-        .order_by(result.c.position)
-    ).all()
+    return connection.execute(_RESULTS, {"instance": instance_id, "name": name}).all()
+
+
+# Built once: putting such a statement together costs more than the database's answer.
+_RESULTS = (
+    sa.select(
+        result,
+        delivered_object.c.verdict,
+        delivered_object.c.detail.label("outcome_detail"),
+        delivered_object.c.committed_at,
+    )
+    .outerjoin(
+        delivered_object,
+        sa.and_(
+            delivered_object.c.instance_id == result.c.instance_id,
+            delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
+            delivered_object.c.destination == sa.bindparam("name"),
+        ),
+    )
+    .where(result.c.instance_id == sa.bindparam("instance"), result.c.is_superseded.is_(sa.false()))
+    .order_by(result.c.position)
+)
+_UID = sa.select(instance.c.sop_instance_uid).where(instance.c.id == sa.bindparam("instance"))
+
+
+@cache
+def _last_word(dialect: str) -> sa.Executable:
+    statement = database.insert_for(dialect, delivered_object)
+    # A late word of an older attempt does not take a confirmation back.
+    return statement.on_conflict_do_update(
+        index_elements=["instance_id", "destination", "sop_instance_uid"],
+        set_={name: statement.excluded[name] for name in ("verdict", "status", "detail", "at")},
+        where=delivered_object.c.verdict.not_in(_SETTLED),
+    )

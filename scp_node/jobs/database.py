@@ -368,7 +368,12 @@ def exclusive(engine: sa.Engine, *tables: sa.Table) -> Iterator[sa.Connection]:
 
 def insert(connection: sa.Connection, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
     """INSERT that knows ``on_conflict_do_nothing``, in the words of this database."""
-    if connection.dialect.name == "sqlite":
+    return insert_for(connection.dialect.name, table)
+
+
+def insert_for(dialect: str, table: sa.Table) -> "sqlite.Insert | postgresql.Insert":
+    """The same, for statements that are built once for each kind of database."""
+    if dialect == "sqlite":
         return sqlite.insert(table)
     # Imported here: it comes with all drivers for PostgreSQL, which a command on an SQLite file would load for nothing.
     from sqlalchemy.dialects import postgresql
@@ -378,7 +383,10 @@ def insert(connection: sa.Connection, table: sa.Table) -> "sqlite.Insert | postg
 
 def lock_instance(connection: sa.Connection, instance_id: int) -> sa.Row[Any] | None:
     """Read an instance and keep others from changing it, its results and its deliveries until the commit."""
-    return connection.execute(sa.select(instance).where(instance.c.id == instance_id).with_for_update()).one_or_none()
+    return connection.execute(_LOCK_INSTANCE, {"wanted": instance_id}).one_or_none()
+
+
+_LOCK_INSTANCE = sa.select(instance).where(instance.c.id == sa.bindparam("wanted")).with_for_update()
 
 
 def now(connection: sa.Connection) -> float:

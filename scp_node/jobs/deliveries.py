@@ -101,14 +101,17 @@ def restart(
 
 def current(connection: sa.Connection, instance_id: int, name: str, job_id: str) -> sa.Row[Any] | None:
     """Read and lock a delivery for its job; None when another job is the current one, or there is nothing to do."""
-    row = connection.execute(
-        sa.select(delivery)
-        .where(delivery.c.instance_id == instance_id, delivery.c.destination == name)
-        .with_for_update()
-    ).one_or_none()
+    row = connection.execute(_LOCK_DELIVERY, {"instance": instance_id, "name": name}).one_or_none()
     if row is None or row.job_id != job_id or row.state not in PENDING:
         return None
     return row
+
+
+_LOCK_DELIVERY = (
+    sa.select(delivery)
+    .where(delivery.c.instance_id == sa.bindparam("instance"), delivery.c.destination == sa.bindparam("name"))
+    .with_for_update()
+)
 
 
 def change(connection: sa.Connection, row: sa.Row[Any], **values: object) -> None:

@@ -151,10 +151,17 @@ class DeliveryWork:
             return outcomes
         heard: list[list[Outgoing]] = []
 
+        unwritten: list[ObjectOutcome] = []
+
         def report(outcome: ObjectOutcome) -> None:
-            # What was confirmed is remembered first, however long that takes: then nobody sends it again.
-            heard[:] = [self._patience.call(lambda: self._remember(instance_id, destination.name, outcome))]
             outcomes.append(outcome)
+            unwritten.append(outcome)
+            if outcome.verdict is Verdict.NOT_NEEDED:
+                # It follows from the confirmation beside it: worth no transaction of its own.
+                return
+            # What was confirmed is remembered first, however long that takes: then nobody sends it again.
+            heard[:] = [self._patience.call(lambda: self._remember(instance_id, destination.name, unwritten))]
+            unwritten.clear()
             fence()
 
         def is_wanted(item: Outgoing) -> bool:
@@ -184,12 +191,15 @@ class DeliveryWork:
                     sop_instance_uid=item.sop_instance_uid, verdict=Verdict.TRANSIENT, status=None, detail=detail
                 )
                 report(outcome)
+        if unwritten:
+            self._patience.call(lambda: self._remember(instance_id, destination.name, unwritten))
         return outcomes
 
-    def _remember(self, instance_id: int, name: str, outcome: ObjectOutcome) -> list[Outgoing]:
-        """Write down an outcome; return what the destination still lacks."""
+    def _remember(self, instance_id: int, name: str, outcomes: Sequence[ObjectOutcome]) -> list[Outgoing]:
+        """Write down outcomes; return what the destination still lacks."""
         with database.write(self._engine) as connection:
-            confirmations.remember(connection, instance_id, name, outcome, self._clock())
+            for outcome in outcomes:
+                confirmations.remember(connection, instance_id, name, outcome, self._clock())
             return confirmations.pending(connection, self._spool, instance_id, name)
 
     def _is_more(self, instance_id: int, name: str) -> bool:

@@ -157,14 +157,18 @@ def record(
         if by.address:
             detail["by_address"] = by.address
     connection.execute(
-        sa.insert(trace).values(
-            at=time.time(),
-            event=event.value,
-            instance_id=instance_id,
-            sop_instance_uid=sop_instance_uid,
-            detail=json.dumps(detail, sort_keys=True, separators=(",", ":")),
-        )
+        _INSERT,
+        {
+            "at": time.time(),
+            "event": event.value,
+            "instance_id": instance_id,
+            "sop_instance_uid": sop_instance_uid,
+            "detail": json.dumps(detail, sort_keys=True, separators=(",", ":")),
+        },
     )
+
+
+_INSERT = sa.insert(trace)
 
 
 def analysed(summary: "Analysed") -> dict[str, object]:

@@ -159,6 +159,7 @@ class Results:
             row = connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == f"1.2.{number}")).one()
             uids = [f"2.25.{number}{position}" for position in range(len(sop_classes))]
             for position, (uid, sop_class) in enumerate(zip(uids, sop_classes, strict=True)):
+                file = self._write(uid, sop_class)
                 connection.execute(
                     sa.insert(result).values(
                         instance_id=row.id,
@@ -169,9 +170,9 @@ class Results:
                         kind="single",
                         alternatives=uid,
                         rank=0,
-                        file=self._write(uid, sop_class),
+                        file=file,
                         sha256="",
-                        size_bytes=0,
+                        size_bytes=self.spool.path(file).stat().st_size,
                     )
                 )
             move(connection, row, InstanceState.ANALYSING)
