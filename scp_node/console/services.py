@@ -21,6 +21,7 @@ from scp_node.jobs.admin import Admin
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import require_current
 from scp_node.jobs.queues import Jobs
+from scp_node.jobs.refusals import Refusals
 from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from scp_node.scp.handlers import Handlers
 from scp_node.scp.part10 import Implementation
@@ -65,6 +66,7 @@ class Services:
         )
         self.explorer = explorer or Explorer(settings, writable=self.uploads.root)
         self.metrics = NodeCollector(settings, engine)
+        self._refusals = Refusals(engine)
         self.pseudonyms = Pseudonyms(settings.spool.folder)
         self.started_at = datetime.now(UTC)
         self._lock = threading.Lock()
@@ -77,10 +79,12 @@ class Services:
     def start(self) -> None:
         """Begin what runs in the background."""
         self.explorer.start()
+        self._refusals.start()
 
     def close(self) -> None:
         """End everything that was opened here."""
         self.explorer.close()
+        self._refusals.stop()
         self.uploads.close()
         with self._lock:
             closers, self._closers = self._closers, []
@@ -120,6 +124,7 @@ class Services:
                         class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
                     ),
                     maximum_object_bytes=self.settings.receiver.maximum_object_bytes,
+                    refused=self._refusals.refused,
                 )
             return self._handlers
 

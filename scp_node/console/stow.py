@@ -147,6 +147,7 @@ class _Part:
             answer = self._handlers.on_c_store(self._reception)
         else:
             answer = answer_to(self._error or DataSetError("the part is empty"))
+            self._handlers.refused(answer)
         return Stored(sop_class_uid=sop_class_uid, sop_instance_uid=sop_instance_uid, answer=answer)
 
     def discard(self) -> None:

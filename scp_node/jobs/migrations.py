@@ -229,6 +229,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE user_action ADD COLUMN is_audited BOOLEAN NOT NULL DEFAULT FALSE",
         "CREATE INDEX user_action_not_audited ON user_action (id) WHERE is_audited = FALSE",
     ),
+    (
+        """CREATE TABLE refusal (
+            what TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            times BIGINT NOT NULL,
+            PRIMARY KEY (what, reason)
+        )""",
+    ),
 )
 
 _IDENTITY = {

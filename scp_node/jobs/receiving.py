@@ -9,12 +9,14 @@ from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.delivery.commitment import ReportError, decode_report
 from scp_node.jobs.acceptors import Acceptors
 from scp_node.jobs.intake import Filing
+from scp_node.jobs.refusals import Refusals
 from scp_node.jobs.reports import Reports
 from scp_node.jobs.roles import Shared
 from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from scp_node.scp.notices import Notice, Notify
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver, listen
+from scp_node.security.events import SecurityEvent
 
 
 class Receiving:
@@ -23,6 +25,7 @@ class Receiving:
     def __init__(self, shared: Shared) -> None:
         settings = self._settings = shared.settings
         self._shared = shared
+        self._refusals = Refusals(shared.engine)
         self._acceptors: Acceptors | None = None
         self._running = ExitStack()
         self._filing = Filing(
@@ -51,6 +54,8 @@ class Receiving:
     def start(self) -> None:
         """Listen."""
         with ExitStack() as started:
+            self._refusals.start()
+            started.callback(self._refusals.stop)
             plain, tls = self._listeners(started)
             receiver = self._open(plain, tls)
             receiver.start()
@@ -106,9 +111,15 @@ class Receiving:
             port=self._shared.receiver_port,
             listener=listener,
             tls_listener=tls_listener,
-            sink=self._shared.sink,
+            sink=self._tell,
             notify=_notify(self._shared),
+            refused=self._refusals.refused,
         )
+
+    def _tell(self, event: SecurityEvent) -> None:
+        self._refusals.tell(event)
+        if self._shared.sink is not None:
+            self._shared.sink(event)
 
 
 def _notify(shared: Shared) -> Notify | None:

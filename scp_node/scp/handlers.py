@@ -105,6 +105,8 @@ class Handlers:
         Larger Data Sets are refused.
     accept, notify
         See `Accept` and `Notify`.
+    refused
+        Told of each answer that is a failure.
     urgent_on_request
         Whether the Command Set or the Data Set may call an instance urgent, see `config.receiver`.
     now
@@ -119,12 +121,14 @@ class Handlers:
         implementation: Implementation,
         maximum_object_bytes: int,
         notify: Notify = lambda _notice: False,
+        refused: Callable[[Answer], None] = lambda _answer: None,
         urgent_on_request: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._spool = spool
         self._accept = accept
         self.notify = notify
+        self.refused = refused
         self._implementation = implementation
         self._maximum_object_bytes = maximum_object_bytes
         self._urgent_on_request = urgent_on_request
@@ -175,6 +179,7 @@ class Handlers:
                 # Errors of our own say all there is to say.
                 exc_info=None if isinstance(error, NodeError) else error,
             )
+            self.refused(answer)
             return answer
         finally:
             reception.discard()

@@ -16,6 +16,7 @@ from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import Accept, Handlers
 from scp_node.scp.notices import Notify
 from scp_node.scp.part10 import Implementation
+from scp_node.scp.statuses import Answer
 from scp_node.security.credentials import ServerCredentials
 from scp_node.security.events import EventKind, SecurityEvent, Sink, reporting
 from scp_node.spool.store import Spool
@@ -104,6 +105,7 @@ class Receiver:
         tls_listener: socket.socket | None = None,
         sink: Sink | None = None,
         notify: Notify | None = None,
+        refused: Callable[[Answer], None] = lambda _answer: None,
     ) -> None:
         self._settings = settings
         self._port = settings.port if port is None else port
@@ -120,6 +122,7 @@ class Receiver:
             implementation=implementation,
             maximum_object_bytes=settings.maximum_object_bytes,
             notify=notify or (lambda _notice: False),
+            refused=refused,
             urgent_on_request=settings.urgent_on_request,
         )
         self._credentials: ServerCredentials | None = None

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
-from scp_node.jobs import breaker, statistics
+from scp_node.jobs import breaker, refusals, statistics
 from scp_node.jobs.breaker import BreakerState
 from scp_node.jobs.database import delivery, instance, trace
 from scp_node.jobs.readiness import readiness
@@ -118,6 +118,14 @@ class NodeCollector(Collector):
         for (state, reason), count in statistics.reasons(connection).items():
             unjudged.add_metric([state.value, reason], count)
         yield unjudged
+        refused = CounterMetricFamily(
+            "scp_node_refused",
+            "Objects (c_store: status of the answer), associations and connections that were refused, ever.",
+            labels=["what", "reason"],
+        )
+        for (what, why), count in sorted(refusals.counts(connection).items()):
+            refused.add_metric([what, why], count)
+        yield refused
         yield GaugeMetricFamily(
             "scp_node_oldest_waiting_seconds",
             "How long the instance that waits longest for its analysis has waited; 0 when none waits.",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import httpx
@@ -41,6 +42,26 @@ def test_metrics_count_what_happened_and_name_no_patient(node, radiograph):
     dataset = pydicom.dcmread(radiograph)
     for value in (dataset.PatientID, dataset.SOPInstanceUID, dataset.StudyInstanceUID, str(dataset.PatientName)):
         assert not value or str(value) not in text
+
+
+def test_metrics_count_what_was_refused_by_reason(node, tmp_path):
+    """By the receiver and by STOW-RS; names that somebody made up are in no label."""
+    from pynetdicom import AE
+
+    stranger = AE("HONG^GILDONG")
+    stranger.add_requested_context("1.2.840.10008.1.1")
+    assert stranger.associate("127.0.0.1", node.receiver_port, ae_title="SOMEBODY").is_rejected
+    (tmp_path / "rubbish").write_bytes(b"no DICOM")
+    node.store(tmp_path / "rubbish")
+    wanted = [
+        r'scp_node_refused_total\{reason="called_ae_title",what="association_rejected"\} [1-9]',
+        r'scp_node_refused_total\{reason="c000",what="c_store"\} [1-9]',
+    ]
+    deadline = time.monotonic() + 300
+    while not all(re.search(line, text := node.client.get("/metrics").text) for line in wanted):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.2)
+    assert "HONG" not in text
 
 
 def test_files_are_judged_and_nothing_is_kept(node, radiograph):

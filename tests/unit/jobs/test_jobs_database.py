@@ -22,7 +22,8 @@ def bare(tmp_path):
 
 def test_migrations_make_exactly_the_tables_of_the_program(bare):
     # A table lives with what uses it alone.
-    importlib.import_module("scp_node.jobs.user_actions")
+    for module in ("user_actions", "refusals"):
+        importlib.import_module(f"scp_node.jobs.{module}")
     migrate(bare)
     found = sa.inspect(bare)
     assert set(found.get_table_names()) - {"schema_version", "sqlite_sequence"} == set(database.metadata.tables)
