@@ -24,8 +24,11 @@ setup: $(DEV) ## make .venv with everything for work on the node
 demo: $(RUNTIME) ## one real chest radiograph through the node; results in demo-out/
 	$(BIN)/scp-node demo $(ARGS)
 
-test: $(DEV) system lint ## everything CI runs: system packages, linters, all tests
-	$(BIN)/python -m pytest $(ARGS)
+# Most of what takes long is waiting: for leases, retries and processes of other programs.
+WORKERS ?= 3
+
+test: $(DEV) system lint ## everything CI runs: system packages, linters, all tests (WORKERS=0 for one process)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 faults: $(DEV) system ## kill processes at random, three runs on SQLite and three on PostgreSQL (20-40 minutes)
 	$(BIN)/python -m tests.faults.kills --runs 3 --database sqlite $(ARGS)
