@@ -59,7 +59,12 @@ class AnalysisSettings(Section):
     cache: Path | None = Field(
         None, description="Folder for compiled models; unset: scp-node in the user's cache folder."
     )
-    processes: int = Field(1, ge=1, le=64, description="Child processes that decode and run the models.")
+    processes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Child processes that decode and run the models; 0: one for two cores, 8 at most, one with CUDA.",
+    )
     threads: int = Field(0, ge=0, le=256, description="Threads per child process; 0: cores divided by processes.")
     time_limit_s: float = Field(
         120.0, gt=0, description="One analysis; a child that takes longer is ended and the instance is a dead letter."

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.analysis import AnalysisSettings
+from inference.cores import threads_per_process
 from inference.errors import InferenceError, UnsupportedPixelsError
 from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render
@@ -20,14 +21,6 @@ from inference.models.gradcam import saliency
 from inference.models.preprocess import InputSpec, to_model_input
 from inference.records import Analysis, Ineligibility, Prediction, Reason, RenderRule, SourceHeader, SourceImage
 from inference.runtime.catalog import RUNTIMES, Placement, Runtime
-
-
-def threads_per_process(settings: AnalysisSettings) -> int:
-    """Threads one process may use: as configured, or the cores this process may run on divided by the processes."""
-    if settings.threads:
-        return settings.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // settings.processes)
 
 
 def default_cache() -> Path:

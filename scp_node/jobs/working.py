@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 import structlog
 
+from inference.cores import processes
 from inference.models.checkpoint import default_folder, read_manifests, verify_weights
 from scp_node.errors import StartError
 from scp_node.jobs import database, workflows
@@ -98,7 +99,7 @@ class Working:
             workflows.launch(
                 self._engine,
                 executor_id=str(self._worker),
-                slots=self._settings.analysis.processes,
+                slots=processes(self._settings.analysis),
                 destinations=self._settings.destinations,
                 analysing=self._analysis_work(),
                 delivering=delivering,
@@ -154,7 +155,7 @@ class Working:
                 "results": self._settings.results.model_dump(mode="json"),
                 "spool": self._settings.spool.model_dump(mode="json"),
             },
-            count=analysis.processes,
+            count=processes(analysis),
             time_limit_s=analysis.time_limit_s,
             memory_limit_bytes=analysis.memory_limit_bytes,
             environment=_ALLOCATOR,

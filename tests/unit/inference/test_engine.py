@@ -12,7 +12,8 @@ import torch
 from pydicom.data import get_testdata_file
 
 from config.analysis import AnalysisSettings, EligibilitySettings
-from inference.engine import Engine, LoadedModel, threads_per_process
+from inference.cores import processes, threads_per_process
+from inference.engine import Engine, LoadedModel
 from inference.errors import CheckpointError, DeviceError, InferenceError, SourceError
 from inference.imaging.source import read_header, read_pixels
 from inference.models.checkpoint import read_manifest
@@ -291,11 +292,20 @@ def test_a_batch_gives_what_single_images_give(random_checkpoints, picture):
 
 def test_threads_are_cores_divided_by_processes_unless_configured(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
-    plain = AnalysisSettings()
-    assert threads_per_process(plain) == 8
+    plain = AnalysisSettings(device="cpu")
+    assert (processes(plain), threads_per_process(plain)) == (4, 2)
     assert threads_per_process(plain.model_copy(update={"processes": 3})) == 2
     assert threads_per_process(plain.model_copy(update={"processes": 64})) == 1
     assert threads_per_process(plain.model_copy(update={"threads": 5})) == 5
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "expected"), [(1, "cpu", 1), (2, "cpu", 1), (64, "cpu", 8), (64, "cuda", 1)]
+)
+def test_children_by_cores_unless_configured(monkeypatch, cores, device, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert processes(AnalysisSettings(device=device)) == expected
+    assert processes(AnalysisSettings(device=device, processes=3)) == 3
 
 
 def test_the_clock_is_handed_in(random_checkpoints, png):
