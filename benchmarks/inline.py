@@ -20,6 +20,7 @@ def _serve(port: int, handler) -> None:
     entity = AE("EXAMPLE")
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax, _SYNTAXES)
+    entity.network_timeout = None  # it would end an association whose handler is busy for a minute
     entity.start_server(("127.0.0.1", port), block=True, evt_handlers=[(evt.EVT_C_STORE, handler)])
 
 
