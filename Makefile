@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 # One stamp for what the node needs, one for what its tests need; both are out of date when pyproject.toml changes.
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
+# Decoders that pydicom, as the peer of a benchmark, needs for JPEG Lossless: beside the node's installation, not in it.
+BENCH := $(VENV)/bench
 
 .PHONY: help setup demo test lint lock sbom audit format system clean bench faults soak hostile fuzz
 
@@ -52,7 +54,7 @@ lint: $(DEV) ## ruff, mypy and the import contracts
 	echo "import contracts"
 	report="$$($(BIN)/lint-imports)" || { echo "$$report"; exit 1; }
 
-bench: $(DEV) system ## every stage against its named peer; ARGS="--stage models" for one, --write for docs/performance.md
+bench: $(DEV) $(BENCH) system ## every stage against its named peer; ARGS="--stage models" for one, --write for docs/performance.md
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: $(DEV) ## write deploy/locks: what was installed and tested here, with hashes; default and without PyTorch
@@ -109,6 +111,11 @@ $(DEV): pyproject.toml | $(BIN)/python
 	$(QUIET) $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -e '.[dev]' | $(PROGRESS)
 	$(COMPILE)
 	touch $@ $(RUNTIME)
+
+$(BENCH): pyproject.toml | $(DEV)
+	echo "installing the peers of the benchmarks into $(BENCH)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --upgrade --target $(BENCH) 'python-gdcm>=3.2,<4'
+	touch $@
 
 # Real peers for the tests: DCMTK and Orthanc talk to the node, dicom3tools checks what it makes, several nodes share a
 # PostgreSQL behind HAProxy.

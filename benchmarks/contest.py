@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PEERS = Path(sys.prefix) / "bench"
+"""Packages that only the node's peers use, see `make bench`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,11 @@ class Contestant:
     factory: str
     arguments: dict[str, object] = field(default_factory=dict)
     is_reference: bool = False
+
+    @property
+    def path(self) -> str:
+        """Where its packages are looked for first."""
+        return os.pathsep.join(map(str, (ROOT, PEERS) if self.is_reference else (ROOT,)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +62,7 @@ class Row:
 
 class _Process:
     def __init__(self, contestant: Contestant, arguments: dict[str, object]) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": contestant.path}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.contest", contestant.factory],
             stdin=subprocess.PIPE,
