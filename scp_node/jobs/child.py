@@ -13,7 +13,6 @@ import resource
 import signal
 import socket
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -47,8 +46,6 @@ def main(descriptor: int, parent: int) -> int:
             if first["writable"] is not None:
                 # Before anything is imported: a library may start threads, and those would stay free.
                 missing = confine([Path(folder) for folder in first["writable"]])
-                # PyTorch asks for a temporary file as it is imported, and gives up where there can be none.
-                tempfile.tempdir = next(iter(first["writable"]), None)
             handler = _load(first["factory"])(first["arguments"])
         except UnpreparedError:
             _say(lines, {"unprepared": True})

@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
@@ -21,16 +24,25 @@ class Child:
     """A process of `scp_node.jobs.child`.
 
     On Linux it is told of the death of the *thread* that started it, which must therefore outlive it.
+
+    It has a temporary folder of its own, ``TMPDIR``, which is removed when it has ended: libraries want one, if only to
+    be imported.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        self.temporary = Path(tempfile.mkdtemp(prefix="scp-node-child-"))
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "scp_node.jobs.child", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                    **environment,
+                    "TMPDIR": str(self.temporary),
+                },
             )
         self._socket = ours
         self._buffer = bytearray()
@@ -76,6 +88,7 @@ class Child:
             self.process.kill()
         code = self.process.wait()
         self._socket.close()
+        shutil.rmtree(self.temporary, ignore_errors=True)
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def how_it_ended(self) -> str:

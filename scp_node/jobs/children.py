@@ -268,13 +268,13 @@ class ChildPool:
         self._loaders = [one for one in self._loaders if one.is_alive()] + [loader]
         loader.start()
 
-    def _first(self, *, is_preparing: bool = False) -> dict[str, Any]:
+    def _first(self, child: Child, *, is_preparing: bool = False) -> dict[str, Any]:
         """What a child is told first."""
         arguments, writable = self._arguments, None
         if self._writable is not None:
             arguments = arguments | {"may_compile": is_preparing or self._is_prepared}
             if not is_preparing:
-                writable = [str(folder) for folder in self._writable]
+                writable = [str(folder) for folder in (*self._writable, child.temporary)]
         return {
             "factory": self._factory,
             "arguments": arguments,
@@ -289,7 +289,7 @@ class ChildPool:
         message: dict[str, Any] = {}
         is_telling = True
         try:
-            child.send(self._first())
+            child.send(self._first(child))
             message = self._wait_loaded(child, started)
             broken = self._prepare() if "unprepared" in message else message.get("broken")
         except GoneError:
@@ -345,7 +345,7 @@ class ChildPool:
             log.info("models are compiled first")
             child, started = Child(self._environment), time.monotonic()
             try:
-                child.send(self._first(is_preparing=True))
+                child.send(self._first(child, is_preparing=True))
                 broken = self._wait_loaded(child, started).get("broken")
             except GoneError:
                 broken = f"the child process ended while compiling: {child.how_it_ended()}"

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,7 +93,14 @@ def intruder(arguments):
         (inside / "folder").mkdir()
         (inside / "file").rename(inside / "folder" / "file")
         threads = list(ThreadPoolExecutor(4).map(abs, range(4)))
-        return {"done": done, "threads": threads, "core": resource.getrlimit(resource.RLIMIT_CORE)}
+        descriptor, temporary = tempfile.mkstemp()
+        os.close(descriptor)
+        return {
+            "temporary": temporary,
+            "done": done,
+            "threads": threads,
+            "core": resource.getrlimit(resource.RLIMIT_CORE),
+        }
 
     return handle
 

@@ -75,7 +75,8 @@ def test_a_child_that_is_not_confined_reports_what_it_may_not(pool_of, tmp_path)
 def test_a_confined_child_can_do_nothing_of_it(pool_of, tmp_path):
     if not has_landlock():
         pytest.skip("this kernel has no Landlock")
-    answer = pool_of().run({})
+    pool = pool_of()
+    answer = pool.run({})
     assert answer["done"] == []
     assert (tmp_path / "outside" / "file").read_text() == "whole"
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["file"]
@@ -83,6 +84,10 @@ def test_a_confined_child_can_do_nothing_of_it(pool_of, tmp_path):
     assert (tmp_path / "inside" / "folder" / "file").read_text() == "whole"
     assert answer["threads"] == [0, 1, 2, 3]
     assert answer["core"] == [0, 0]
+    # PyTorch asks for a temporary file as it is imported.
+    assert Path(answer["temporary"]).exists()
+    pool.stop(5)
+    assert not Path(answer["temporary"]).parent.exists()
 
 
 def test_a_write_that_is_not_permitted_costs_the_child(pool_of):
