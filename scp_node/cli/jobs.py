@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from config.settings import NodeSettings
-from scp_node.cli.options import add_command, add_config, settings_of
+from scp_node.cli.options import add_command, add_config, importing, settings_of
 from scp_node.cli.output import cell, console, moment, predictions_table, size, table, write_json
 from scp_node.records import InstanceState
 
@@ -94,7 +94,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _look(settings: NodeSettings, args: argparse.Namespace) -> None:
-    from scp_node.jobs.reading import Reader
+    with importing():
+        from scp_node.jobs.reading import Reader
 
     with Reader(settings) as reader:
         match args.action:

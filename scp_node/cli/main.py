@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from config.load import ConfigError
 from inference.errors import InferenceError
-from scp_node.cli.options import EXIT_CODES
+from scp_node.cli.options import EXIT_CODES, importing
 from scp_node.errors import NodeError
 
 if TYPE_CHECKING:
@@ -92,6 +91,15 @@ def fail(message: str, code: int = FAILED) -> int:
     return code
 
 
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: reading the installation's metadata takes longer than the parser."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        parser.exit(0, f"scp-node {version('scp-node')}\n")
+
+
 class _OneLineParser(argparse.ArgumentParser):
     """Reports wrong usage as one sentence instead of a usage block."""
 
@@ -107,7 +115,7 @@ def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, CommandMo
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"scp-node {version('scp-node')}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     module: CommandModule | None = None
     for command in COMMANDS:
@@ -125,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # The top-level options take no value, so the first word that is no option is the command.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
-        parser, module = build_parser(chosen)
+        with importing():
+            parser, module = build_parser(chosen)
         args = parser.parse_args(arguments)
         assert module is not None  # noqa: S101 - argparse has refused an unknown command by now
         code = module.run(args)

@@ -1,8 +1,11 @@
 """What the parsers of several commands share: help layout, --config, and the settings it leads to."""
 
 import argparse
+import contextlib
+import gc
 import os
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,18 @@ exit codes:
   2    wrong usage or configuration
   130  interrupted
   141  the reader of the output went away"""
+
+
+@contextlib.contextmanager
+def importing() -> Iterator[None]:
+    """Collect no garbage meanwhile: importing makes none, and to look for it is a sixth of a short command."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def add_command(
