@@ -153,8 +153,9 @@ def _clock(bucket: Bucket) -> str:
 
 
 def _figure(parts: Sequence[Markup], title: str, *, width: int = _WIDTH) -> Markup:
-    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        width, _HEIGHT, title, Markup("").join(parts)
+    kind = "chart chart-wide" if width == _WIDTH else "chart"
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        kind, width, _HEIGHT, title, Markup("").join(parts)
     )
 
 

@@ -157,15 +157,35 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A new page; afterwards the console of the browser must be empty."""
+    """A new page."""
+    with new_page(browser) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def explored(browser, node, radiograph):
+    """A page of the explorer with a radiograph that has been judged, for all tests that look at one."""
+    with new_page(browser) as made:
+        made.goto(f"{node.address}/explorer")
+        made.set_input_files("#files", [str(radiograph)])
+        # The explorer's models may have to be loaded first.
+        made.locator("#panels canvas[data-drawn]").first.wait_for(timeout=LIMIT_S * 1000)
+        yield made
+
+
+@contextlib.contextmanager
+def new_page(browser):
+    """A page of a context of its own; afterwards the console of the browser must be empty."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
     context.set_default_timeout(45_000)
     made = context.new_page()
     said = []
     made.on("pageerror", lambda error: said.append(str(error)))
     made.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    yield made
-    context.close()
+    try:
+        yield made
+    finally:
+        context.close()
     assert [one for one in said if "status of 4" not in one] == []
 
 
