@@ -68,7 +68,10 @@ def test_a_result_is_built_after_those_it_refers_to(analysis, monkeypatch):
 def test_a_destination_kind_is_sent_to_and_asked(tmp_path, monkeypatch):
     sent = []
 
-    def send(objects, destination, *, calling_ae_title, report, is_wanted):
+    def send(objects, destination, *, calling_ae_title, report, is_wanted, associations, is_more):
+        # Nothing of this kind stays open between two attempts.
+        assert not is_more()
+        del destination, calling_ae_title, is_wanted, associations
         for item in objects:
             outcome = ObjectOutcome(sop_instance_uid=item.sop_instance_uid, verdict=Verdict.CONFIRMED, status=None)
             sent.append(outcome)
