@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,7 @@ START_LIMIT_S = 300.0
 STALLED_S = 300.0
 """Without any change of state for so long, an instance is stuck."""
 CANARY = b"CANARY"
+_SENDERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,9 @@ class Node:
 
     def judge(self, cases: Sequence[Case]) -> dict[str, Actual]:
         """Send all cases and wait for what becomes of them; by name of the case."""
-        answers = {case.name: send(case, self.port) for case in cases}
+        # Several at a time: each waits for the disk.
+        with ThreadPoolExecutor(_SENDERS) as senders:
+            answers = dict(zip((case.name for case in cases), senders.map(self._send, cases), strict=True))
         stored = {case.sop_instance_uid for case in cases if answers[case.name] == "0000"}
         records = self._wait_final(stored)
         found: dict[str, Actual] = {}
@@ -113,6 +117,9 @@ class Node:
                 )
         return found
 
+    def _send(self, case: Case) -> str:
+        return send(case, self.port)
+
     def _wait_final(self, uids: set[str]) -> dict[str, InstanceRecord]:
         before: object = None
         changed = time.monotonic()
@@ -126,7 +133,7 @@ class Node:
                 before, changed = open_, time.monotonic()
             assert self.program.is_alive, self.log.read_text()[-2000:]
             assert time.monotonic() - changed < STALLED_S, f"nothing happens to {sorted(open_)[:5]}"
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def complaints(self, cases: Sequence[Case]) -> list[str]:
         """Return what is wrong with the node itself after all of it; nothing if all is well."""
