@@ -53,8 +53,10 @@ class AnalysisSettings(Section):
     runtime: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="auto: PyTorch on a CUDA device, else OpenVINO, compiled once into the cache."
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Arithmetic of the models; bfloat16 is faster and moves probabilities (docs/models.md)."
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="Arithmetic of the models; bfloat16 is faster and moves probabilities, float16 is for CUDA and used"
+        " only where it moves none (docs/models.md).",
     )
     cache: Path | None = Field(
         None, description="Folder for compiled models; unset: scp-node in the user's cache folder."

@@ -28,7 +28,7 @@ class Placement:
     threads
         Threads of one process on the CPU; at least 1.
     precision
-        Of the arithmetic; ``bfloat16`` is for runtimes that offer it.
+        Of the arithmetic; ``bfloat16`` and ``float16`` are for runtimes that offer them.
     cache
         Folder for models that a runtime compiles; None: nothing is compiled.
     may_compile
@@ -37,7 +37,7 @@ class Placement:
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     cache: Path | None = None
     may_compile: bool = True
 
@@ -93,6 +93,8 @@ def _auto(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
     """PyTorch on a CUDA device where there is one; else OpenVINO, and PyTorch for what OpenVINO cannot run."""
     from inference.runtime.compiled import ConversionError
 
+    if placement.precision == "float16":
+        return _torch(folder, manifest, placement)
     on_cuda = placement.device == "cuda" or (placement.device == "auto" and cuda_is_there())
     if on_cuda or importlib.util.find_spec("openvino") is None:
         return _torch(folder, manifest, placement)

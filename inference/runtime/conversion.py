@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from inference.models.catalog import Architecture
 from inference.models.checkpoint import architecture_of, load_network, read_manifest
 from inference.models.gradcam import differentiate, explain
+from inference.runtime.checking import check_batch
 from inference.runtime.compiled import CHECK_FILE, MODEL_FILE, ConversionError
 
-CHECKED_IMAGES = 3
 _MAXIMUM_BATCH = 64
 _AFFINE = 1e-5
 """Largest difference between two gradients, as a share of the largest of them, that counts as none."""
@@ -62,21 +62,6 @@ def channel_weights(architecture: Architecture, network: nn.Module, batch: Tenso
     if spread > _AFFINE * float(gradient.abs().max()):
         raise ConversionError(f"the head of {architecture.name} is not affine; it runs with PyTorch")
     return gradient[:1].mean(dim=(2, 3), keepdim=True)
-
-
-def check_batch(rows: int, columns: int) -> Tensor:
-    """Inputs on which a compiled model is compared with PyTorch: structure of every size, always the same.
-
-    Returns
-    -------
-    (CHECKED_IMAGES, 3, rows, columns) float32, about standard normal.
-    """
-    rng = np.random.default_rng(20261123)
-    pictures = torch.zeros(CHECKED_IMAGES, 1, rows, columns)
-    for cells in (3, 9, 27, 81):
-        coarse = torch.from_numpy(rng.normal(0, 0.5, (CHECKED_IMAGES, 1, cells, cells)).astype(np.float32))
-        pictures += nn.functional.interpolate(coarse, size=(rows, columns), mode="bilinear")
-    return pictures.expand(-1, 3, -1, -1).contiguous()
 
 
 def convert(folder: Path, target: Path) -> None:

@@ -34,6 +34,8 @@ class OpenvinoRuntime:
     def __init__(self, folder: Path, manifest: Manifest, placement: Placement) -> None:
         if placement.device == "cuda":
             raise DeviceError("runtime = 'openvino' runs on the CPU; device = 'cuda' needs runtime = 'torch'")
+        if placement.precision not in _PRECISION:
+            raise DeviceError(f"precision = {placement.precision!r} needs runtime = 'torch'")
         self._shape = (3, manifest.input.rows, manifest.input.columns)
         entry = compiled.ensure(folder, manifest, placement.cache, may_compile=placement.may_compile)
         try:

@@ -9,6 +9,7 @@ from inference.errors import CheckpointError, DeviceError
 from inference.models import gradcam
 from inference.models.catalog import MODELS
 from inference.models.checkpoint import architecture_of, load_network, read_manifest
+from inference.runtime import torch_runtime
 from inference.runtime.catalog import RUNTIMES, Placement
 from inference.runtime.torch_runtime import TorchRuntime, find_device
 
@@ -100,3 +101,60 @@ def test_cuda_gives_the_numbers_of_the_cpu(random_checkpoints, name):
     assert np.abs(found - logits).max() < 1e-3
     assert np.abs(found_maps - maps).max() < 1e-3 * np.abs(maps).max()
     assert all(np.array_equal(a, b) for a, b in zip(cuda.run(batch()), (found, found_maps), strict=True))
+
+
+def opened(folder, name, **placement):
+    return TorchRuntime(
+        folder / name, read_manifest(folder / name), Placement(**{"device": "cpu", "threads": 1} | placement)
+    )
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in MODELS])
+def test_half_precision_is_taken_only_where_it_agrees(random_checkpoints, name):
+    """The same code decides on a CUDA device."""
+    half, full = (opened(random_checkpoints, name, precision=precision) for precision in ("float16", "float32"))
+    (logits, maps), (expected, expected_maps) = half.run(batch()), full.run(batch())
+    if half.name == full.name:
+        assert np.array_equal(logits, expected)
+        return
+    assert half.name == "torch cpu float16"
+    assert not np.array_equal(logits, expected)
+    # Other pictures than those of the check: twice its limits.
+    assert np.abs(1 / (1 + np.exp(-logits)) - 1 / (1 + np.exp(-expected))).max() <= 2e-3
+    assert np.abs(maps - expected_maps).max() <= 2e-2 * np.abs(expected_maps).max()
+
+
+def test_half_precision_that_does_not_agree_is_left(random_checkpoints, monkeypatch, caplog):
+    monkeypatch.setattr(torch_runtime, "_HALF_PROBABILITY", -1.0)
+    runtime = opened(random_checkpoints, "resnet18", precision="float16")
+    assert runtime.name == "torch cpu float32"
+    assert "resnet18 runs in float32: float16 moves a probability by" in caplog.text
+    assert np.array_equal(runtime.run(batch())[0], opened(random_checkpoints, "resnet18").run(batch())[0])
+
+
+def test_half_precision_runs_with_pytorch(random_checkpoints, tmp_path):
+    half = Placement(device="cpu", threads=1, precision="float16", cache=tmp_path)
+    manifest = read_manifest(random_checkpoints / "resnet18")
+    assert RUNTIMES["auto"](random_checkpoints / "resnet18", manifest, half).name.startswith("torch cpu")
+    with pytest.raises(DeviceError, match="needs runtime = 'torch'"):
+        RUNTIMES["openvino"](random_checkpoints / "resnet18", manifest, half)
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in MODELS])
+def test_a_batch_gives_what_its_images_give_alone(random_checkpoints, name):
+    runtime = opened(random_checkpoints, name)
+    logits, maps = runtime.run(batch(5))
+    for place, picture in enumerate(batch(5)):
+        alone, alone_map = runtime.run(picture[None])
+        assert abs(alone[0] - logits[place]) < 1e-4
+        assert np.abs(alone_map[0] - maps[place]).max() < 1e-4 * np.abs(maps[place]).max()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_of_any_size_share_pinned_memory(random_checkpoints):
+    runtime = opened(random_checkpoints, "resnet18", device="cuda")
+    logits = runtime.run(batch(8))[0]
+    assert runtime._staging.is_pinned()
+    for count in (3, 8, 1):
+        assert np.abs(runtime.run(batch(8)[:count])[0] - logits[:count]).max() < 1e-4
+    assert len(runtime._staging) == 8
