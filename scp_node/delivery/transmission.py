@@ -25,6 +25,8 @@ from pynetdicom.pdu import P_DATA_TF
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 _AT_ONCE_BYTES = 2**20
+_PIECES = 512
+"""At once: the kernel takes 1024 (IOV_MAX), and a peer that takes 1 KiB at a time makes more of a mebibyte."""
 _PDV_HEADER_BYTES = 6
 """Length, context and control header of a fragment count into the peer's maximum length (PS3.8 D.1)."""
 _LAST_COMMAND, _DATA, _LAST_DATA = 3, 0, 2
@@ -105,7 +107,7 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
         poll.register(self._wire, select.POLLOUT)
         while pieces:
             try:
-                sent = self._wire.sendmsg(pieces, [], socket.MSG_DONTWAIT)
+                sent = self._wire.sendmsg(pieces[:_PIECES], [], socket.MSG_DONTWAIT)
             except BlockingIOError:
                 if not poll.poll(self._timeout_s * 1000):
                     raise TimeoutError from None
