@@ -21,6 +21,13 @@ def measure(*, rounds: int, images: int, associations: int) -> list[dict]:
             stack.enter_context(servers.running(server))
             for server in (
                 servers.node(folder / "node", "--role", "receiver"),
+                servers.node(
+                    folder / "node2",
+                    "--role",
+                    "receiver",
+                    title="scp-node, 2 processes",
+                    SCP_NODE__RECEIVER__PROCESSES="2",
+                ),
                 servers.orthanc(folder / "orthanc"),
                 servers.pynetdicom_example(folder / "example"),
                 servers.storescp(folder / "storescp", "--fork", title="DCMTK storescp --fork, defaults"),
