@@ -88,7 +88,7 @@ def test_an_overlay_is_a_look_up(source, within):
     saliency = np.random.default_rng(1).random((7, 7)).astype(np.float32)
     work = lambda: blend(picture, saliency, "jet", 0.4)  # noqa: E731
     within(lambda: peak_bytes(work) / picture.size, measured=9.0)
-    within(lambda: cpu_ratio(work, one_pass(source)), measured=1, headroom=2)
+    within(lambda: cpu_ratio(work, one_pass(source)), measured=2.1, headroom=2)
 
 
 def test_lossless_jpeg_is_proved_without_a_walk(file, within):

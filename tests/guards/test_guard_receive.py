@@ -18,6 +18,7 @@ from config.storage import SpoolSettings
 from scp_node.records import Intake
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver
+from scp_node.scp.upper_layer import UpperLayer
 from scp_node.spool.store import Spool
 
 _FRAGMENT = 131072 - 6
@@ -99,6 +100,13 @@ def test_a_megabyte_costs_few_calls(receiver, within):
     With a turn through the library's state machine for each it was 1087.
     """
     within(lambda: (calls(receiver, 24) - calls(receiver, 8)) / 16, measured=452)
+
+
+def test_the_guard_of_calls_bites(receiver, within, monkeypatch):
+    """The fault it is for: each PDU takes a turn through the library's state machine."""
+    monkeypatch.setattr(UpperLayer, "_is_undisturbed", lambda _self: False)
+    with pytest.raises(pytest.fail.Exception, match="is allowed"):
+        within(lambda: (calls(receiver, 4) - calls(receiver, 2)) / 2, measured=452)
 
 
 def test_an_object_costs_few_calls(receiver, within):
