@@ -161,7 +161,9 @@ class Chain:
 def chain(tmp_path_factory, random_checkpoints):
     """All lives, one after the other."""
     folder = tmp_path_factory.mktemp("crash-points")
-    installation = Installation(folder, checkpoints=random_checkpoints)
+    # A confined child could neither write down that it was struck nor take its parent with it.
+    settings = {"analysis": {"confine_children": False}}
+    installation = Installation(folder, checkpoints=random_checkpoints, settings=settings)
     installation.compile_models()
     lives = Chain(installation, folder)
     try:
