@@ -188,7 +188,9 @@ def test_closing_releases_what_waits_and_keeps_nothing_any_more(make, send, asso
         _until(lambda: archive.ended == 2)
 
 
-@pytest.mark.parametrize(("maximum_length", "size"), [(1024, 3000), (4096, 16), (16382, 5000), (131072, 9000), (0, 9000)])
+@pytest.mark.parametrize(
+    ("maximum_length", "size"), [(1024, 3000), (4096, 16), (16382, 5000), (131072, 9000), (0, 9000)]
+)
 def test_a_data_set_arrives_byte_for_byte(make, send, maximum_length, size):
     item = make(1, size)
     with Archive(maximum_length) as archive:
