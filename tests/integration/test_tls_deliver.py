@@ -14,7 +14,7 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
 from config.destinations import DicomDestination
-from scp_node.delivery.dicom import echo, send
+from scp_node.delivery.catalog import echo, send
 from scp_node.records import Outgoing, Verdict
 
 RG1 = get_testdata_file("RG1_UNCR.dcm")
@@ -67,7 +67,7 @@ def deliver(to):
         file=Path(RG1),
         group="picture",
     )
-    [outcome] = send([item], to, calling_ae_title="NODE", report=lambda outcome: None, is_wanted=lambda item: True)
+    [outcome] = send([item], to, calling_ae_title="NODE")
     return outcome
 
 
