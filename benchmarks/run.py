@@ -42,15 +42,15 @@ def main() -> None:
 
 def _merged(former: str, found: str) -> str:
     """Put tables that were measured now in place of those of the same name; each says on what it was measured."""
-    blocks = former.split("\n### ")
+    blocks = [block.rstrip() for block in former.split("\n### ")]
     for block in found.removeprefix("### ").split("\n### "):
         title = block.partition("\n")[0]
         names = [present.partition("\n")[0] for present in blocks]
         if title in names[1:]:
-            blocks[names.index(title)] = f"{block.rstrip()}\n\n{_machine()}\n"
+            blocks[names.index(title)] = f"{block.rstrip()}\n\n{_machine()}"
         else:
-            blocks.append(f"{block.rstrip()}\n\n{_machine()}\n")
-    return "\n### ".join(blocks).strip()
+            blocks.append(f"{block.rstrip()}\n\n{_machine()}")
+    return "\n\n### ".join(blocks).strip()
 
 
 def _machine() -> str:
@@ -90,21 +90,19 @@ def _pixels(args: argparse.Namespace) -> str:
             file = Path(folder) / "encoded.dcm"
             encode(dcmread(source), syntax).save_as(file, enforce_file_format=True)
             rows = compare(pixels.CONTESTANTS, {"file": str(file)}, rounds=args.rounds)
-            _plot(f"pixels-{name.lower().replace(' ', '-')}", f"{pixels.TITLE}, {name}", _cpu(rows), args)
-            parts.append(_contest(f"{pixels.TITLE}, 3000 x 3000, {name}", pixels.PEER, rows))
+            plot = _plot(f"pixels-{name.lower().replace(' ', '-')}", f"{pixels.TITLE}, {name}", _cpu(rows), args)
+            parts.append(_contest(f"{pixels.TITLE}, 3000 x 3000, {name}", pixels.PEER, rows) + plot)
     return "\n\n".join(parts)
 
 
 def _models(args: argparse.Namespace) -> str:
     rows = compare(explain.CONTESTANTS, {}, rounds=args.rounds, calls=3)
-    _plot("models", explain.TITLE, _cpu(rows), args)
-    return _contest(explain.TITLE, explain.PEER, rows)
+    return _contest(explain.TITLE, explain.PEER, rows) + _plot("models", explain.TITLE, _cpu(rows), args)
 
 
 def _overlay(args: argparse.Namespace) -> str:
     rows = compare(results.CONTESTANTS, {}, rounds=args.rounds, calls=5)
-    _plot("overlay", results.TITLE, _cpu(rows), args)
-    return _contest(results.TITLE, results.PEER, rows)
+    return _contest(results.TITLE, results.PEER, rows) + _plot("overlay", results.TITLE, _cpu(rows), args)
 
 
 def _receive(args: argparse.Namespace) -> str:
@@ -129,8 +127,8 @@ def _receive(args: argparse.Namespace) -> str:
                     for row in found
                 ],
             )
+            + _plot(f"receive-{associations}", title, {row["title"]: row["cpu_ms"] for row in found}, args)
         )
-        _plot(f"receive-{associations}", title, {row["title"]: row["cpu_ms"] for row in found}, args)
     return "\n\n".join(parts)
 
 
@@ -168,17 +166,18 @@ def _end_to_end(args: argparse.Namespace) -> str:
         "peak MB",
         "objects",
     )
-    _plot("end-to-end", end_to_end.TITLE, {row["title"]: row["cpu_ms"] for row in found}, args)
-    return _table(end_to_end.TITLE, header, rows)
+    plot = _plot("end-to-end", end_to_end.TITLE, {row["title"]: row["cpu_ms"] for row in found}, args)
+    return _table(end_to_end.TITLE, header, rows) + plot
 
 
 def _cpu(rows: list[Row]) -> dict[str, float]:
     return {row.title: row.cpu_ms for row in rows}
 
 
-def _plot(name: str, title: str, cpu_ms: dict[str, float], args: argparse.Namespace) -> None:
+def _plot(name: str, title: str, cpu_ms: dict[str, float], args: argparse.Namespace) -> str:
+    """Draw and return a reference to the picture; nothing when nothing is to be written."""
     if not args.write:
-        return
+        return ""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -196,6 +195,7 @@ def _plot(name: str, title: str, cpu_ms: dict[str, float], args: argparse.Namesp
     target = ROOT / "docs" / "images" / f"bench-{name}.png"
     figure.savefig(target, dpi=110)
     plt.close(figure)
+    return f"\n\n![CPU time: {title}](images/{target.name})"
 
 
 _STAGES = {
