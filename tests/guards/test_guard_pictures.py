@@ -20,6 +20,10 @@ from inference.records import RenderRule
 from scp_node.demo import encodings
 from scp_node.results.overlay import blend
 
+TIME = 4
+"""Headroom of ratios of CPU time. Whether memory is fresh from the system or used again doubles what a plain pass
+costs, and a neighbour on the same core changes each side differently."""
+
 
 @pytest.fixture(scope="module")
 def file():
@@ -75,12 +79,14 @@ def test_rendering_needs_one_byte_for_each_pixel(source, within):
 
 def test_rendering_is_a_look_up(source, within):
     work = lambda: render(source, RenderRule.AUTO)  # noqa: E731
-    within(lambda: cpu_ratio(work, one_pass(source)), measured=1.4, headroom=2)
+    within(lambda: cpu_ratio(work, one_pass(source)), measured=1.4, headroom=TIME)
 
 
 def test_a_model_input_costs_what_rendering_does(source, within):
     picture = render(source, RenderRule.AUTO).display_values
-    within(lambda: cpu_ratio(lambda: to_model_input(picture, InputSpec()), one_pass(source)), measured=1.6, headroom=2)
+    within(
+        lambda: cpu_ratio(lambda: to_model_input(picture, InputSpec()), one_pass(source)), measured=1.6, headroom=TIME
+    )
 
 
 def test_an_overlay_is_a_look_up(source, within):
@@ -88,7 +94,7 @@ def test_an_overlay_is_a_look_up(source, within):
     saliency = np.random.default_rng(1).random((7, 7)).astype(np.float32)
     work = lambda: blend(picture, saliency, "jet", 0.4)  # noqa: E731
     within(lambda: peak_bytes(work) / picture.size, measured=9.0)
-    within(lambda: cpu_ratio(work, one_pass(source)), measured=2.1, headroom=2)
+    within(lambda: cpu_ratio(work, one_pass(source)), measured=2.1, headroom=TIME)
 
 
 def test_lossless_jpeg_is_proved_without_a_walk(file, within):
@@ -101,5 +107,5 @@ def test_lossless_jpeg_is_proved_without_a_walk(file, within):
     within(
         lambda: cpu_ratio(lambda: huffman.check_scans(list(jpeg.segments(frame)), samples), decode),
         measured=1.4,
-        headroom=2,
+        headroom=TIME,
     )
