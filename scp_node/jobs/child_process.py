@@ -1,5 +1,6 @@
 """One child process and the parent's end of its socket: JSON, one message a line."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
+_PREFIX = "scp-node-child-"
 
 
 class GoneError(Exception):
@@ -30,7 +32,8 @@ class Child:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self.temporary = Path(tempfile.mkdtemp(prefix="scp-node-child-"))
+        _remove_left_behind()
+        self.temporary, self._lock = _temporary_folder()
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -88,7 +91,10 @@ class Child:
             self.process.kill()
         code = self.process.wait()
         self._socket.close()
-        shutil.rmtree(self.temporary, ignore_errors=True)
+        if self._lock >= 0:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def how_it_ended(self) -> str:
@@ -98,3 +104,34 @@ class Child:
         except subprocess.TimeoutExpired:
             return "it closed its socket; " + self.end()
         return self.end()
+
+
+def _temporary_folder() -> tuple[Path, int]:
+    """Make a folder, and lock it for as long as this process lives or keeps the descriptor that is returned with it."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # another process has just taken it for one that was left behind
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.is_dir():
+            return folder, lock
+        os.close(lock)
+
+
+def _remove_left_behind() -> None:
+    """Remove folders whose processes were killed: nobody holds their lock any more."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:  # gone by now, or somebody else's
+            continue
+        try:
+            if os.fstat(lock).st_uid == os.geteuid():
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)

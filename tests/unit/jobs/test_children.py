@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -222,6 +223,45 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path):
         assert len(pids) == 2
         parent.kill()
     _until(lambda: not any(_is_running(pid) for pid in pids))
+
+
+def test_folders_of_a_parent_that_was_killed_are_removed_by_the_next(pool_of, tmp_path, monkeypatch):
+    """Those of a parent that lives stay."""
+    program = (
+        "from scp_node.jobs.children import ChildPool\n"
+        "pool = ChildPool('child_targets:simple', {}, count=1, time_limit_s=60)\n"
+        "pool.start()\n"
+        "pool.run({})\n"
+        "print('ready', flush=True)\n"
+        "input()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "TMPDIR": str(tmp_path)}
+
+    def parent():
+        started = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        # The log is in between.
+        assert "ready\n" in iter(started.stdout.readline, "")
+        return started
+
+    with parent() as killed:
+        left_behind = set(tmp_path.glob("scp-node-child-*"))
+        killed.kill()
+    assert len(left_behind) == 1
+    with parent() as alive:
+        in_use = set(tmp_path.glob("scp-node-child-*"))
+        assert len(in_use) == 1
+        assert not in_use & left_behind
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        pool_of().run({})
+        assert in_use < set(tmp_path.glob("scp-node-child-*"))
+        alive.kill()
 
 
 def test_the_wait_for_a_child_ends_when_another_request_is_done(pool_of):
