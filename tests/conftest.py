@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -88,12 +87,9 @@ def random_checkpoints(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """Finds a port that nobody listens on, for programs that cannot be asked which one the system gave them."""
+    from tests.faults import processes
 
-    def find() -> int:
-        with socket.create_server(("127.0.0.1", 0)) as listening:
-            return int(listening.getsockname()[1])
-
-    return find
+    return processes.free_port
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 """Processes of a fault run: started, killed without warning, started again as a supervisor would."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -16,9 +18,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on; processes that are killed and restarted must find theirs again."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+    """Return a port that nobody listens on; processes that are killed and restarted must find theirs again.
+
+    Below those that Linux gives away by itself (from 32768), which anybody may get before it is used; tests that run at
+    the same time draw theirs at random.
+    """
+    while True:
+        port = random.SystemRandom().randrange(12_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
