@@ -95,6 +95,20 @@ class ReceivedInstance:
     accession_number: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody who asks for something.
+
+    Parameters
+    ----------
+    address
+        From where; empty: at this machine.
+    """
+
+    name: str
+    address: str = ""
+
+
 class Intake(StrEnum):
     """What became of a received instance; every one of these is answered 0x0000."""
 

@@ -39,6 +39,7 @@ from scp_node.audit.messages import (
     Participant,
     Subject,
 )
+from scp_node.records import Person
 from scp_node.security.events import EventKind, SecurityEvent
 
 WITHHELD = "withheld"
@@ -52,20 +53,6 @@ class Peer:
     """The other side of a transfer."""
 
     ae_title: str
-    address: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """Somebody who asked for something.
-
-    Parameters
-    ----------
-    address
-        From where; empty: at this machine.
-    """
-
-    name: str
     address: str = ""
 
 

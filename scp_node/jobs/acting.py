@@ -5,31 +5,18 @@ import getpass
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
+
+from scp_node.records import Person
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Actor:
-    """A person who acts.
-
-    Parameters
-    ----------
-    address
-        From where; empty: at this machine.
-    """
-
-    name: str
-    address: str = ""
+_actor: ContextVar[Person | None] = ContextVar("actor", default=None)
 
 
-_actor: ContextVar[Actor | None] = ContextVar("actor", default=None)
-
-
-def actor() -> Actor | None:
+def actor() -> Person | None:
     """The person who acts at this moment; None: nobody."""
     return _actor.get()
 
@@ -37,7 +24,7 @@ def actor() -> Actor | None:
 @contextmanager
 def acting_as(name: str, address: str = "") -> Iterator[None]:
     """Until the block ends, what this thread or task changes was asked for by this person."""
-    token = _actor.set(Actor(name=name, address=address))
+    token = _actor.set(Person(name=name, address=address))
     try:
         yield
     finally:

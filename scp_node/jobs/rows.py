@@ -1,11 +1,11 @@
 """From rows of the database to the records that the command line and the console see."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -22,6 +22,7 @@ from scp_node.jobs.records import (
 )
 from scp_node.records import DeliveryState, InstanceState, ResultKind, Verdict
 
+R = TypeVar("R")
 Locate = Callable[[str], Path]
 """From a name in the spool to where it lies."""
 
@@ -116,24 +117,30 @@ def predictions_of(connection: sa.Connection, ids: Sequence[int]) -> dict[int, t
         .where(prediction.c.instance_id.in_(ids))
         .order_by(prediction.c.instance_id, prediction.c.position)
     )
+    return _by_instance(rows, _prediction)
+
+
+def _by_instance(rows: Iterable[sa.Row[Any]], made_of: Callable[[sa.Row[Any]], R]) -> dict[int, tuple[R, ...]]:
+    """Records by the number of their instance; the rows come in its order."""
     return {
-        number: tuple(
-            PredictionRecord(
-                model=row.model,
-                title=row.title,
-                version=row.version,
-                weights_sha256=row.weights_sha256,
-                preprocessing=row.preprocessing,
-                probability=row.probability,
-                threshold=row.threshold,
-                is_threshold_overridden=row.is_threshold_overridden,
-                is_positive=row.is_positive,
-                has_evidence=row.has_evidence,
-            )
-            for row in group
-        )
+        number: tuple(made_of(row) for row in group)
         for number, group in groupby(rows, key=lambda row: int(row.instance_id))
     }
+
+
+def _prediction(row: sa.Row[Any]) -> PredictionRecord:
+    return PredictionRecord(
+        model=row.model,
+        title=row.title,
+        version=row.version,
+        weights_sha256=row.weights_sha256,
+        preprocessing=row.preprocessing,
+        probability=row.probability,
+        threshold=row.threshold,
+        is_threshold_overridden=row.is_threshold_overridden,
+        is_positive=row.is_positive,
+        has_evidence=row.has_evidence,
+    )
 
 
 def _deliveries(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tuple[DeliveryRecord, ...]]:
@@ -144,20 +151,18 @@ def _deliveries(connection: sa.Connection, ids: Sequence[int]) -> dict[int, tupl
         .where(delivery.c.instance_id.in_(ids))
         .order_by(delivery.c.instance_id, delivery.c.destination)
     )
-    return {
-        number: tuple(
-            DeliveryRecord(
-                destination=row.destination,
-                state=DeliveryState(row.state),
-                attempts=row.attempts,
-                last_error=row.last_error,
-                next_attempt_at=_time_or_none(row.next_attempt_at),
-                updated_at=_time(row.updated_at),
-            )
-            for row in group
-        )
-        for number, group in groupby(rows, key=lambda row: int(row.instance_id))
-    }
+    return _by_instance(rows, _delivery)
+
+
+def _delivery(row: sa.Row[Any]) -> DeliveryRecord:
+    return DeliveryRecord(
+        destination=row.destination,
+        state=DeliveryState(row.state),
+        attempts=row.attempts,
+        last_error=row.last_error,
+        next_attempt_at=_time_or_none(row.next_attempt_at),
+        updated_at=_time(row.updated_at),
+    )
 
 
 def _results(connection: sa.Connection, instance_id: int, locate: Locate) -> tuple[ResultRecord, ...]:

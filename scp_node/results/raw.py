@@ -25,9 +25,12 @@ def tag_of(keyword: str) -> BaseTag:
 
 def put(target: Dataset, tag: BaseTag, vr: str, value: bytes) -> None:
     """Put an element into a data set as encoded bytes, padded to even length (PS3.5 6.2)."""
-    if len(value) % 2:
-        value += b"\0" if vr == "UI" else b" "
+    value = _even(vr, value)
     target[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
+
+
+def _even(vr: str, value: bytes) -> bytes:
+    return value if len(value) % 2 == 0 else value + (b"\0" if vr == "UI" else b" ")
 
 
 def encoded(source: Dataset, tag: BaseTag) -> bytes | None:
@@ -74,8 +77,7 @@ def item(**values: str | Iterable[bytes]) -> bytes:
     ValueError
         Text is not ASCII: what we write is readable in every character set.
     """
-    content = b"".join(_element(*_place(keyword), values[keyword]) for keyword in sorted(values, key=_place))
-    return _ITEM + struct.pack("<L", len(content)) + content
+    return _as_item(b"".join(_element(*_place(keyword), values[keyword]) for keyword in sorted(values, key=_place)))
 
 
 def item_of(source: Dataset) -> bytes:
@@ -84,8 +86,7 @@ def item_of(source: Dataset) -> bytes:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, source)
-    content: bytes = buffer.getvalue()
-    return _ITEM + struct.pack("<L", len(content)) + content
+    return _as_item(buffer.getvalue())
 
 
 def put_sequence(target: Dataset, keyword: str, items: Iterable[bytes]) -> None:
@@ -98,6 +99,10 @@ _LONG = frozenset({"SQ", "UT", "UC"})
 """VRs of those used here whose length takes four bytes (PS3.5 7.1.2)."""
 
 
+def _as_item(content: bytes) -> bytes:
+    return _ITEM + struct.pack("<L", len(content)) + content
+
+
 @cache
 def _place(keyword: str) -> tuple[BaseTag, str]:
     tag = tag_of(keyword)
@@ -105,9 +110,7 @@ def _place(keyword: str) -> tuple[BaseTag, str]:
 
 
 def _element(tag: BaseTag, vr: str, value: str | Iterable[bytes]) -> bytes:
-    encoded_value = value.encode("ascii") if isinstance(value, str) else b"".join(value)
-    if len(encoded_value) % 2:
-        encoded_value += b"\0" if vr == "UI" else b" "
+    encoded_value = _even(vr, value.encode("ascii") if isinstance(value, str) else b"".join(value))
     length = struct.pack("<xxL" if vr in _LONG else "<H", len(encoded_value))
     return struct.pack("<HH", tag.group, tag.element) + vr.encode() + length + encoded_value
 

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from lxml import etree
 
-from scp_node.audit.building import Node, Objects, Peer, Person
+from scp_node.audit.building import Node, Objects, Peer
 from scp_node.audit.messages import MAXIMUM_BYTES, Action, Outcome, Source, to_xml
+from scp_node.records import Person
 from scp_node.security.events import EventKind, SecurityEvent
 
 NODE = Node(ae_title="SCP_NODE")
