@@ -1,8 +1,6 @@
 """`scp-node serve`: run the node until a signal asks it to stop."""
 
 import argparse
-import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from scp_node.jobs.node import Node
 
 
-_M_ARENA_MAX = -8
-"""glibc's malloc.h."""
 _ROLES = ("receiver", "worker", "console")
 """As in `scp_node.jobs.roles.Role`, which is imported late; a test compares them."""
 
@@ -67,13 +63,14 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(settings.logging)
     # For what libraries make too: the database's file, caches, temporary files. Folders of results in a share included.
     os.umask(0o077)
-    share_arenas()
     log = structlog.get_logger(__name__)
 
     # Imported late: a wrong configuration is reported before the engine loads.
+    from scp_node.jobs.allocator import share_arenas
     from scp_node.jobs.node import Node
     from scp_node.jobs.roles import Role
 
+    share_arenas()
     stop = threading.Event()
     reload = threading.Event()
 
@@ -112,16 +109,6 @@ def run(args: argparse.Namespace) -> int:
         node.stop()
     log.info("stopped")
     return 0
-
-
-def share_arenas() -> None:
-    """Let all threads share two of glibc's arenas.
-
-    With an arena for each of its threads, up to eight for each core, a node keeps what they have freed: memory that
-    rises for hours, and is given back by none. Elsewhere than with glibc it does nothing.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 2)
 
 
 def _reload(node: "Node", args: argparse.Namespace) -> None:

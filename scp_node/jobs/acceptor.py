@@ -14,6 +14,7 @@ import structlog
 
 from config.settings import NodeSettings
 from scp_node.errors import StartError
+from scp_node.jobs.allocator import share_arenas
 from scp_node.jobs.node import Node
 from scp_node.jobs.roles import Role
 from scp_node.telemetry import logs
@@ -27,6 +28,7 @@ def main(orders: int, *listeners: str) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)
+    share_arenas()
     with socket.socket(fileno=orders) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         settings = NodeSettings.model_validate(json.loads(lines.readline()))
         logs.configure(settings.logging)

@@ -6,10 +6,8 @@ connection to whoever comes first, so a process that is busy gets fewer.
 
 import contextlib
 import json
-import os
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from collections.abc import Sequence
 import structlog
 
 from config.settings import NodeSettings
+from scp_node.jobs.child_process import start_module
 
 _log = structlog.get_logger(__name__)
 
@@ -33,17 +32,11 @@ class _Acceptor:
         ours, theirs = socket.socketpair()
         descriptors = [one.fileno() for one in listeners if one is not None]
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [
-                    sys.executable,
-                    "-m",
-                    "scp_node.jobs.acceptor",
-                    str(theirs.fileno()),
-                    *("-" if one is None else str(one.fileno()) for one in listeners),
-                ],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno(), *descriptors],
+            self.process = start_module(
+                "scp_node.jobs.acceptor",
+                str(theirs.fileno()),
+                *("-" if one is None else str(one.fileno()) for one in listeners),
+                descriptors=[theirs.fileno(), *descriptors],
             )
         self._lines = ours.makefile("rw", encoding="utf-8")
         ours.close()
@@ -81,8 +74,7 @@ class Acceptors:
     """
 
     def __init__(self, settings: NodeSettings, listeners: Sequence[socket.socket | None], count: int) -> None:
-        own = settings.receiver.model_copy(update={"processes": 1})
-        self._settings = settings.model_copy(update={"receiver": own})
+        self._settings = _for_one(settings)
         self._listeners = listeners
         self._count = count
         self._running: list[_Acceptor] = []
@@ -105,8 +97,7 @@ class Acceptors:
     def reload(self, settings: NodeSettings) -> None:
         """Pass on what can change while associations are open."""
         with self._lock:
-            own = settings.receiver.model_copy(update={"processes": 1})
-            self._settings = settings.model_copy(update={"receiver": own})
+            self._settings = _for_one(settings)
             for acceptor in self._running:
                 acceptor.tell(self._settings.model_dump(mode="json"))
 
@@ -140,3 +131,8 @@ class Acceptors:
                     acceptor.end(0)
                     with self._lock:
                         self._running[place] = self._one()
+
+
+def _for_one(settings: NodeSettings) -> NodeSettings:
+    """The settings for a process that starts no others."""
+    return settings.model_copy(update={"receiver": settings.receiver.model_copy(update={"processes": 1})})

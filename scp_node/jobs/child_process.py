@@ -10,12 +10,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _PREFIX = "scp-node-child-"
+
+
+def start_module(
+    module: str, *arguments: str, descriptors: Sequence[int], environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a module of ours in a process that finds the same modules; it inherits these descriptors and no other.
+
+    Parameters
+    ----------
+    environment
+        Variables over those of this process.
+    """
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", module, *arguments],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(environment or {})},
+    )
 
 
 class GoneError(Exception):
@@ -36,16 +54,12 @@ class Child:
         self.temporary, self._lock = _temporary_folder()
         ours, theirs = socket.socketpair()
         with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "scp_node.jobs.child", str(theirs.fileno()), str(os.getpid())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(sys.path),
-                    **environment,
-                    "TMPDIR": str(self.temporary),
-                },
+            self.process = start_module(
+                "scp_node.jobs.child",
+                str(theirs.fileno()),
+                str(os.getpid()),
+                descriptors=[theirs.fileno()],
+                environment={**environment, "TMPDIR": str(self.temporary)},
             )
         self._socket = ours
         self._buffer = bytearray()

@@ -8,7 +8,7 @@ import structlog
 from inference.cores import processes
 from inference.models.checkpoint import default_folder, read_manifests, verify_weights
 from scp_node.errors import StartError
-from scp_node.jobs import database, workflows
+from scp_node.jobs import allocator, database, workflows
 from scp_node.jobs.analysis import AnalysisWork
 from scp_node.jobs.children import ChildPool, writable_by_children
 from scp_node.jobs.delivering import DeliveryWork
@@ -24,9 +24,6 @@ from scp_node.jobs.roles import Shared
 log = structlog.get_logger(__name__)
 
 _LOOK_AFTER_S = 30.0
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**27), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""For the children, of glibc: memory of pictures is used again for the next ones. Given back to the system and fetched
-anew for each, it costs an analysis 18,000 page faults; the peak is the same."""
 
 
 class Working:
@@ -158,7 +155,7 @@ class Working:
             count=processes(analysis),
             time_limit_s=analysis.time_limit_s,
             memory_limit_bytes=analysis.memory_limit_bytes,
-            environment=_ALLOCATOR,
+            environment=allocator.FOR_CHILDREN,
             writable=writable_by_children(analysis, self._shared.spool.incoming, self._shared.spool.results),
         )
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -92,41 +91,3 @@ def test_models_that_cannot_be_loaded_end_it_with_a_sentence(tmp_path, random_ch
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("scp-node: the models cannot be loaded")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="arenas are glibc's")
-def test_threads_share_arenas():
-    """As many threads as a busy node has, all of them with memory of their own at the same time."""
-    program = """
-import ctypes, sys, threading
-from scp_node.cli.serve import share_arenas
-
-if sys.argv[1] == "shared":
-    share_arenas()
-libc = ctypes.CDLL(None)
-libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
-libc.malloc_info.argtypes = [ctypes.c_int, ctypes.c_void_p]
-libc.fclose.argtypes = [ctypes.c_void_p]
-together = threading.Barrier(12)
-
-def take():
-    together.wait()
-    libc.malloc(ctypes.c_size_t(3000))
-    together.wait()
-
-threads = [threading.Thread(target=take) for _ in range(12)]
-for thread in threads:
-    thread.start()
-for thread in threads:
-    thread.join()
-out = libc.fopen(b"/dev/stdout", b"w")
-libc.malloc_info(0, out)
-libc.fclose(out)
-"""
-    found = {
-        how: subprocess.run(
-            [sys.executable, "-c", program, how], check=True, capture_output=True, text=True
-        ).stdout.count("<heap nr=")
-        for how in ("shared", "own")
-    }
-    assert 1 <= found["shared"] <= 2 < found["own"]
