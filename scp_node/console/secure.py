@@ -8,7 +8,6 @@ import threading
 
 from config.console import ConsoleSettings
 from config.receiver import ReceiverTlsSettings
-from scp_node.security.contexts import server_context
 from scp_node.security.credentials import ServerCredentials
 from scp_node.security.events import Sink
 
@@ -33,8 +32,8 @@ class Credentials:
             require_client_certificate=False,
         )
         self._current = ServerCredentials(files, sink, used_for="console")
-        # One context listens as long as the console does; each handshake is handed to the one that is current.
-        self.context = server_context(files)
+        # The first one listens as long as the console does; each handshake is handed to the one that is current.
+        self.context = self._current.context
         self.context.sni_callback = self._hand_over
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="console certificates", daemon=True)

@@ -51,14 +51,21 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
 
 def is_more(connection: sa.Connection, instance_id: int, destination: str, *, now: float) -> bool:
     """Whether anything but this instance's results waits for a destination now, or is about to."""
-    waiting = sa.exists().where(
-        delivery.c.destination == destination,
-        delivery.c.state == DeliveryState.WAITING.value,
-        delivery.c.instance_id != instance_id,
-        sa.or_(delivery.c.next_attempt_at.is_(None), delivery.c.next_attempt_at <= now),
+    asked = {"name": destination, "instance": instance_id, "now": now}
+    return bool(connection.execute(_IS_MORE, asked).scalar_one())
+
+
+_IS_MORE = sa.select(
+    sa.or_(
+        sa.exists().where(
+            delivery.c.destination == sa.bindparam("name"),
+            delivery.c.state == DeliveryState.WAITING.value,
+            delivery.c.instance_id != sa.bindparam("instance"),
+            sa.or_(delivery.c.next_attempt_at.is_(None), delivery.c.next_attempt_at <= sa.bindparam("now")),
+        ),
+        sa.exists().where(instance.c.state.in_([InstanceState.ANALYSING.value, InstanceState.RECEIVED.value])),
     )
-    coming = sa.exists().where(instance.c.state.in_([InstanceState.ANALYSING.value, InstanceState.RECEIVED.value]))
-    return bool(connection.execute(sa.select(sa.or_(waiting, coming))).scalar_one())
+)
 
 
 def restart(

@@ -199,7 +199,7 @@ def activity(connection: sa.Connection, *, span_s: float, buckets: int, now: flo
     latencies = connection.execute(
         sa.select(
             instance.c.received_at,
-            instance.c.duration_s,
+            instance.c.duration_s.label("analysis_s"),
             sa.case(
                 (instance.c.state == InstanceState.DELIVERED.value, instance.c.updated_at - instance.c.received_at)
             ).label("turnaround_s"),
@@ -214,7 +214,7 @@ def activity(connection: sa.Connection, *, span_s: float, buckets: int, now: flo
     }
     for row in latencies:
         for name, found in measured.items():
-            if (value := getattr(row, "duration_s" if name == "analysis_s" else name)) is not None:
+            if (value := getattr(row, name)) is not None:
                 found[int((row.received_at - first) // width)].append(float(value))
     return Activity(
         span_s=span_s,

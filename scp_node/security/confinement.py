@@ -116,15 +116,13 @@ _MACHINES = {
 }
 
 
-def confine(writable: Sequence[Path], removable: Sequence[Path] = ()) -> tuple[str, ...]:
+def confine(writable: Sequence[Path]) -> tuple[str, ...]:
     """Confine this process; nothing takes it back.
 
     Parameters
     ----------
     writable
         Folders, all below them too, in which files may be made, written, renamed and removed. They must exist.
-    removable
-        Folders from which files may be removed, no more.
 
     Returns
     -------
@@ -141,7 +139,7 @@ def confine(writable: Sequence[Path], removable: Sequence[Path] = ()) -> tuple[s
         _check(kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     except (OSError, AttributeError):
         return ("this system is not Linux",)
-    missing = (_confine_files(kernel, writable, removable), _confine_calls(kernel))
+    missing = (_confine_files(kernel, writable), _confine_calls(kernel))
     return tuple(filter(None, missing))
 
 
@@ -156,7 +154,7 @@ def may_use_cuda(device: str) -> bool:
     return True
 
 
-def _confine_files(kernel: ctypes.CDLL, writable: Sequence[Path], removable: Sequence[Path]) -> str:
+def _confine_files(kernel: ctypes.CDLL, writable: Sequence[Path]) -> str:
     version = kernel.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
     if version < _LEAST_ABI:
         return "Landlock (Linux 5.19 or newer, switched on)"
@@ -170,9 +168,6 @@ def _confine_files(kernel: ctypes.CDLL, writable: Sequence[Path], removable: Seq
         allowed = handled & ~(_MAKE & ~(_MAKE_DIR | _MAKE_REG))
         for folder in writable:
             _allow(kernel, ruleset, folder, allowed)
-        for folder in removable:
-            if folder.exists():
-                _allow(kernel, ruleset, folder, _REMOVE_DIR | _REMOVE_FILE)
         _allow(kernel, ruleset, Path(os.devnull), _WRITE_FILE)
         _check(kernel.syscall(_RESTRICT_SELF, ruleset, 0))
     finally:
