@@ -18,6 +18,17 @@ def cache_folder(request) -> Path:
     return folder / "scp-node"
 
 
+@pytest.fixture
+def spool(tmp_path):
+    """A spool of this test's own."""
+    from config.storage import SpoolSettings
+    from scp_node.spool.store import Spool
+
+    spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0))
+    spool.create()
+    return spool
+
+
 def lively_network(architecture, seed):
     """A network with seeded random weights whose logits depend on the picture and stay within a few units.
 

@@ -14,23 +14,14 @@ import raw_dicom
 from pydicom.uid import ImplicitVRLittleEndian
 
 from config.receiver import ReceiverSettings
-from config.storage import SpoolSettings
 from scp_node.records import Intake
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver
 from scp_node.scp.upper_layer import UpperLayer
-from scp_node.spool.store import Spool
 
 _FRAGMENT = 131072 - 6
 _MEGABYTE = 1 << 20
 _uids = itertools.count(1)
-
-
-@pytest.fixture
-def spool(tmp_path):
-    spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0))
-    spool.create()
-    return spool
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from config.base import Priority
 from config.destinations import DeliverySettings
-from config.storage import SpoolSettings
 from scp_node.jobs import database, deliveries, queues
 from scp_node.jobs.breaker import health
 from scp_node.jobs.database import delivered_object, delivery, instance, open_engine, result
@@ -28,7 +27,6 @@ from scp_node.jobs.probing import Probing
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import move, settle
 from scp_node.records import InstanceState, ReceivedInstance
-from scp_node.spool.store import Spool
 
 
 @pytest.fixture(scope="session")
@@ -103,14 +101,6 @@ def jobs(engine):
     jobs = Jobs(engine)
     yield jobs
     jobs.close()
-
-
-@pytest.fixture
-def spool(tmp_path):
-    """A spool of this test's own."""
-    spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0))
-    spool.create()
-    return spool
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """How many statements an instance costs from its arrival to its delivery: a database on another machine feels each."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from summaries import PREDICTION, analysed
 
 from config.destinations import DeliverySettings, FolderDestination
 from scp_node.jobs.analysis import AnalysisWork
@@ -12,54 +14,17 @@ from scp_node.jobs.children import ChildPool
 from scp_node.jobs.database import delivery, instance
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
-from scp_node.jobs.records import PredictionRecord
-from scp_node.jobs.summary import Analysed, ResultFile, to_json
-from scp_node.records import DeliveryState, InstanceState, Intake, ResultKind
+from scp_node.jobs.summary import to_json
+from scp_node.records import DeliveryState, InstanceState, Intake
 
 _RESULTS = 5
 """A montage, three singles, a report."""
 
 
-def analysed(uid):
-    predictions = tuple(
-        PredictionRecord(
-            model=f"m{number}",
-            title=f"Model {number}",
-            version="1.0",
-            weights_sha256="ab" * 32,
-            preprocessing="auto",
-            probability=0.75,
-            threshold=0.5,
-            is_threshold_overridden=False,
-            is_positive=True,
-            has_evidence=True,
-        )
-        for number in range(3)
-    )
-    results = tuple(
-        ResultFile(
-            kind=ResultKind.SINGLE,
-            model="m1",
-            group=f"2.25.{uid}{number}",
-            rank=0,
-            sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
-            sop_instance_uid=f"2.25.{uid}{number}",
-            transfer_syntax_uid="1.2.840.10008.1.2.1",
-            file=f"results/aa/bb/cc/2.25.{uid}{number}.dcm",
-            sha256="00",
-            size_bytes=1,
-        )
-        for number in range(_RESULTS)
-    )
-    return Analysed(
-        predictions=predictions,
-        window_source="window_attributes",
-        window_center=2047.5,
-        window_width=4096.0,
-        window_function="LINEAR",
-        notes=(),
-        duration_s=0.25,
-        results=results,
+def answer(uid):
+    return analysed(
+        *(f"2.25.{uid}{number}" for number in range(_RESULTS)),
+        predictions=[replace(PREDICTION, model=f"m{number}", title=f"Model {number}") for number in range(3)],
     )
 
 
@@ -92,7 +57,7 @@ def test_an_instance_costs_few_statements(  # noqa: PLR0917 - fixtures
         engine, jobs, spool, destinations=(share,), settings=DeliverySettings(), calling_ae_title="NODE"
     )
     for uid in ("1.2.3", "1.2.4"):
-        received = receive(uid, json.dumps({"answer": to_json(analysed(uid.replace(".", "")))}).encode())
+        received = receive(uid, json.dumps({"answer": to_json(answer(uid.replace(".", "")))}).encode())
         statements.clear()
         assert filing.accept(received) is Intake.FILED
         filed = len(statements)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from summaries import PREDICTION, analysed
 
 from config.analysis import AnalysisSettings
 from config.destinations import DeliverySettings, DicomDestination, FolderDestination
@@ -21,56 +22,15 @@ from scp_node.jobs.database import delivered_object, delivery, instance
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.reconcile import Reconciler
-from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
-from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, from_json, to_json
-from scp_node.records import DeliveryState, InstanceState, Intake, ResultKind
-
-PREDICTION = PredictionRecord(
-    model="m1",
-    title="Model 1",
-    version="1.0",
-    weights_sha256="ab" * 32,
-    preprocessing="auto",
-    probability=0.75,
-    threshold=0.5,
-    is_threshold_overridden=False,
-    is_positive=True,
-    has_evidence=True,
-)
-
-
-def _analysed(*uids):
-    return Analysed(
-        predictions=(PREDICTION,),
-        window_source="window_attributes",
-        window_center=2047.5,
-        window_width=4096.0,
-        window_function="LINEAR",
-        notes=("view unknown",),
-        duration_s=0.25,
-        results=tuple(
-            ResultFile(
-                kind=ResultKind.SINGLE,
-                model="m1",
-                group=uid,
-                rank=0,
-                sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
-                sop_instance_uid=uid,
-                transfer_syntax_uid="1.2.840.10008.1.2.1",
-                file=f"results/aa/bb/cc/{uid}.dcm",
-                sha256="00",
-                size_bytes=1,
-            )
-            for uid in uids
-        ),
-    )
+from scp_node.jobs.summary import Hopeless, NotEligible, NotNow, from_json, to_json
+from scp_node.records import DeliveryState, InstanceState, Intake
 
 
 @pytest.mark.parametrize(
     "summary",
     [
-        _analysed("2.25.1", "2.25.2"),
+        analysed("2.25.1", "2.25.2"),
         NotEligible(reason="lateral", detail="d"),
         Hopeless(reason=DeadLetterReason.MEMORY, detail="d"),
         NotNow(detail="full"),
@@ -166,7 +126,7 @@ def bench(tmp_path, engine, jobs, spool, receive, monkeypatch):  # noqa: PLR0917
 
 @pytest.mark.databases
 def test_an_analysis_leads_to_deliveries_and_they_to_delivered(bench):
-    bench.arrive(_analysed("2.25.1", "2.25.2"))
+    bench.arrive(analysed("2.25.1", "2.25.2"))
     assert bench.analyse() == InstanceState.DELIVERING
     assert bench.workflows()["deliver:1:share:1:1"][0] == "ENQUEUED"
     assert bench.deliver() == DeliveryState.DELIVERED
@@ -187,7 +147,7 @@ def test_an_analysis_leads_to_deliveries_and_they_to_delivered(bench):
 def test_jobs_that_run_twice_do_nothing_the_second_time(bench, tmp_path):
     """As after a crash between our commit and the durable engine's own."""
     marks = tmp_path / "marks"
-    bench.arrive({"crash_until": 1, "marks": str(marks), "answer": to_json(_analysed("2.25.1"))})
+    bench.arrive({"crash_until": 1, "marks": str(marks), "answer": to_json(analysed("2.25.1"))})
     assert bench.analyse() == InstanceState.DELIVERING
     assert bench.analyse() == "stale"
     assert marks.read_text() == "x"
@@ -201,7 +161,7 @@ def test_jobs_that_run_twice_do_nothing_the_second_time(bench, tmp_path):
 
 def test_without_a_destination_analysed_is_delivered(bench):
     bench.destinations = ()
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     assert bench.analyse() == InstanceState.DELIVERED
     with Admin(bench.settings) as admin:
         assert admin.show("1.2.3").results[0].file.exists()
@@ -232,19 +192,19 @@ def test_every_kind_of_failure_is_one_dead_letter_with_its_reason(bench, tmp_pat
     assert detail in row.detail
     assert "secret" not in row.detail
     # The neighbour is unharmed.
-    bench.arrive(_analysed("2.25.1"), uid="1.2.4")
+    bench.arrive(analysed("2.25.1"), uid="1.2.4")
     assert bench.analyse("1.2.4") == InstanceState.DELIVERING
 
 
 def test_crashes_below_the_limit_are_survived_and_counted(bench, tmp_path):
-    script = {"crash_until": 3, "marks": str(tmp_path / "marks"), "answer": to_json(_analysed("2.25.1"))}
+    script = {"crash_until": 3, "marks": str(tmp_path / "marks"), "answer": to_json(analysed("2.25.1"))}
     bench.arrive(script)
     assert bench.analyse(attempts=3) == InstanceState.DELIVERING
     assert bench.row().crashes == 2
 
 
 def test_a_file_that_vanished_is_a_dead_letter(bench):
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.spool.path(bench.row().file).unlink()
     assert bench.analyse() == InstanceState.DEAD_LETTER
     assert "missing" in bench.row().detail
@@ -264,7 +224,7 @@ def test_a_full_disk_is_waited_for(bench):
 @pytest.mark.databases
 def test_a_destination_that_is_away_is_tried_again_later_and_patience_ends(bench):
     bench.share.folder.write_text("in the way")
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     assert bench.deliver() == DeliveryState.WAITING
     row = bench.delivery()
@@ -286,7 +246,7 @@ def test_a_destination_that_is_away_is_tried_again_later_and_patience_ends(bench
 
 @pytest.mark.databases
 def test_a_confirmed_object_is_not_sent_again(bench):
-    bench.arrive(_analysed("2.25.1", "2.25.2"))
+    bench.arrive(analysed("2.25.1", "2.25.2"))
     bench.analyse()
     missing = bench.spool.path("results/aa/bb/cc/2.25.2.dcm")
     missing.chmod(0)
@@ -306,7 +266,7 @@ def test_a_confirmed_object_is_not_sent_again(bench):
 
 
 def test_a_destination_that_is_not_configured_any_more_is_a_dead_letter_that_can_be_retried(bench):
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     bench.destinations = ()
     assert bench.deliver() == DeliveryState.REFUSED
@@ -325,7 +285,7 @@ def test_a_peer_that_takes_nothing_is_waited_for_and_one_that_takes_some_has_all
         bench.destinations = (
             DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=pacs.port, timeout_s=5),
         )
-        bench.arrive(_analysed("2.25.1"))
+        bench.arrive(analysed("2.25.1"))
         bench.analyse()
         assert bench.deliver("pacs") == DeliveryState.WAITING
         detail = "PACS accepts no presentation context for Secondary Capture Image Storage"
@@ -335,7 +295,7 @@ def test_a_peer_that_takes_nothing_is_waited_for_and_one_that_takes_some_has_all
         assert bench.deliver("pacs") == DeliveryState.REFUSED
         assert bench.row().detail == f"pacs: gave up after 604800 s: {detail}"
         # Had it confirmed another object, it would have all that it takes.
-        bench.arrive(_analysed("2.25.1", "2.25.2"), uid="1.2.4")
+        bench.arrive(analysed("2.25.1", "2.25.2"), uid="1.2.4")
         bench.analyse("1.2.4")
         with database.write(bench.engine) as connection:
             connection.execute(
@@ -357,7 +317,7 @@ def test_a_defect_of_a_sender_is_an_attempt_like_any_other(bench, monkeypatch):
     def defect(*_arguments, **_options):
         raise ZeroDivisionError("secret")
 
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     monkeypatch.setattr("scp_node.delivery.catalog.send", defect)
     assert bench.deliver() == DeliveryState.WAITING
@@ -366,7 +326,7 @@ def test_a_defect_of_a_sender_is_an_attempt_like_any_other(bench, monkeypatch):
 
 @pytest.mark.databases
 def test_cancelling_before_the_analysis_ends_it(bench):
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     with Admin(bench.settings) as admin:
         record = admin.cancel("1.2.3")
     assert (record.state, record.reason) == (InstanceState.DEAD_LETTER, "cancelled")
@@ -381,7 +341,7 @@ def test_cancelling_a_delivery_keeps_what_was_delivered(bench, tmp_path):
     blocked = FolderDestination(kind="folder", name="blocked", folder=tmp_path / "blocked")
     blocked.folder.write_text("in the way")
     bench.destinations = (bench.share, blocked)
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     bench.deliver("share")
     bench.deliver("blocked")
@@ -395,7 +355,7 @@ def test_cancelling_a_delivery_keeps_what_was_delivered(bench, tmp_path):
         }
         assert bench.deliver("blocked", job_id=waiting) == "stale"
         # A repeat from the modality does not undo an operator's word; an operator can.
-        assert bench.arrive(_analysed("2.25.1")) is Intake.DUPLICATE
+        assert bench.arrive(analysed("2.25.1")) is Intake.DUPLICATE
         assert bench.delivery("blocked").state == DeliveryState.CANCELLED
         admin.retry("1.2.3")
         assert bench.delivery("blocked").state == DeliveryState.WAITING
@@ -403,7 +363,7 @@ def test_cancelling_a_delivery_keeps_what_was_delivered(bench, tmp_path):
 
 
 def test_operators_are_told_what_cannot_be_done(bench):
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     with Admin(bench.settings) as admin:
         with pytest.raises(JobStateError, match="nothing was given up"):
             admin.retry("1.2.3")
@@ -423,7 +383,7 @@ def test_operators_are_told_what_cannot_be_done(bench):
 @pytest.mark.databases
 def test_a_retry_of_a_waiting_delivery_makes_it_due_now(bench):
     bench.share.folder.write_text("in the way")
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     bench.deliver()
     old = bench.delivery().job_id
@@ -438,7 +398,7 @@ def test_a_retry_of_a_waiting_delivery_makes_it_due_now(bench):
 
 @pytest.mark.databases
 def test_a_retry_reaches_destinations_added_since(bench, tmp_path):
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     bench.analyse()
     bench.deliver()
     bench.destinations += (FolderDestination(kind="folder", name="new", folder=tmp_path / "new"),)
@@ -452,7 +412,7 @@ def test_a_retry_reaches_destinations_added_since(bench, tmp_path):
 def test_instances_are_listed_in_order_and_by_state(bench, monkeypatch):
     monkeypatch.setattr("scp_node.jobs.reading._CHUNK", 3)
     for number in range(8):
-        bench.arrive(NotEligible(reason="lateral", detail="") if number % 2 else _analysed(), uid=f"1.2.{number}")
+        bench.arrive(NotEligible(reason="lateral", detail="") if number % 2 else analysed(), uid=f"1.2.{number}")
         bench.analyse(f"1.2.{number}")
     with Admin(bench.settings) as admin:
         listed = [record.sop_instance_uid for record in admin.list_instances()]
@@ -474,13 +434,13 @@ def test_instances_are_listed_in_order_and_by_state(bench, monkeypatch):
 @pytest.mark.parametrize("status", ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED", "SUCCESS"])
 def test_what_no_job_works_on_becomes_a_visible_dead_letter(bench, status):
     reconciler = Reconciler(bench.engine, bench.jobs)
-    bench.arrive(_analysed("2.25.1"))
+    bench.arrive(analysed("2.25.1"))
     assert reconciler.run() == 0
     bench.set_job_status(bench.row().job_id, status)
     assert reconciler.run() == 1
     assert bench.row().reason == "internal"
     assert status in bench.row().detail
-    bench.arrive(_analysed("2.25.2"), uid="1.2.4")
+    bench.arrive(analysed("2.25.2"), uid="1.2.4")
     bench.analyse("1.2.4")
     assert reconciler.run() == 0
     bench.set_job_status(bench.delivery(uid="1.2.4").job_id, status)

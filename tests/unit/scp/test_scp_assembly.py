@@ -2,14 +2,12 @@
 
 import struct
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from config.base import Priority
-from config.storage import SpoolSettings
 from scp_node.records import Intake
 from scp_node.scp.assembly import Assembler, split_fragments
 from scp_node.scp.callers import Peer
@@ -105,13 +103,6 @@ def test_fragments_are_split_without_copies() -> None:
 def test_lengths_that_do_not_add_up_are_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="PDV"):
         split_fragments(memoryview(body))
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0, retention_days=1))
-    spool.create()
-    return spool
 
 
 @pytest.fixture

@@ -81,13 +81,6 @@ class Accept:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0, retention_days=1))
-    spool.create()
-    return spool
-
-
-@pytest.fixture
 def handlers(spool: Spool) -> Callable[[Accept], Handlers]:
     def make(accept: Accept) -> Handlers:
         return Handlers(
