@@ -3,13 +3,11 @@
 import argparse
 import getpass
 import secrets
-import signal
 import sys
-import threading
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from config.console import ConsoleUser, Role
+from scp_node.cli import signals
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
 
@@ -87,29 +85,20 @@ def _password(*, generate: bool) -> str:
 
 
 def _serve(args: argparse.Namespace) -> int:
+    asked = signals.catch()
     settings = settings_of(args)
     logs.configure(settings.logging)
 
     from scp_node.console.server import Server
     from scp_node.jobs import database
 
-    stop = threading.Event()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    reload = threading.Event()
-    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
     engine = database.open_engine(settings.database.url, create_folder=False)
     server = Server(settings, engine)
     server.start()
     try:
-        while not stop.wait(0.5):
-            if reload.is_set():
-                reload.clear()
+        while not asked.stop.wait(0.5):
+            if asked.reload.is_set():
+                asked.reload.clear()
                 server.refresh_certificates()
     finally:
         server.stop(settings.service.stop_timeout_s)

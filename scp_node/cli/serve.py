@@ -2,14 +2,12 @@
 
 import argparse
 import os
-import signal
-import threading
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
 
 from config.load import ConfigError
+from scp_node.cli import signals
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
 
@@ -59,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         Something is not as configured, or the models cannot be loaded at the first attempt. What was received until
         then is kept and analysed by the next start.
     """
+    asked = signals.catch()
     settings = settings_of(args)
     logs.configure(settings.logging)
     # For what libraries make too: the database's file, caches, temporary files. Folders of results in a share included.
@@ -71,19 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from scp_node.jobs.roles import Role
 
     share_arenas()
-    stop = threading.Event()
-    reload = threading.Event()
-
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        # A second signal finds Python's own behaviour again and ends the process.
-        signal.signal(number, signal.SIG_DFL)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.set())
-    asked = args.role or ["all"]
-    node = Node(settings, roles=None if "all" in asked else [Role(name) for name in asked])
+    names = args.role or ["all"]
+    node = Node(settings, roles=None if "all" in names else [Role(name) for name in names])
     node.start()
     try:
         log.info("serving", roles=[role.value for role in node.roles])
@@ -98,11 +86,11 @@ def run(args: argparse.Namespace) -> int:
             )
         is_ready = False
         # Waiting with a limit lets Python run the signal handler on every platform.
-        while not stop.wait(0.5):
+        while not asked.stop.wait(0.5):
             # Models load while objects are already received. Once they have, children that die are replaced for ever.
             is_ready = is_ready or node.wait_ready(0)
-            if reload.is_set():
-                reload.clear()
+            if asked.reload.is_set():
+                asked.reload.clear()
                 _reload(node, args)
         log.info("stopping")
     finally:

@@ -99,10 +99,19 @@ class Program:
         return self.process.wait(limit_s)
 
     def terminate(self, limit_s: float = 120.0) -> int:
-        """Ask it to stop, as a supervisor does; return the exit status."""
+        """Ask it to stop once it hears; return the exit status.
+
+        Restarted a moment ago, it may not have run the line that catches the signal: it would end as if killed.
+        """
         assert self.process is not None
+        wait_until(lambda: not self.is_alive or self._catches(signal.SIGTERM), limit_s, f"{self.name} catching SIGTERM")
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(limit_s)
+
+    def _catches(self, number: signal.Signals) -> bool:
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
 
     def children(self) -> list[psutil.Process]:
         """Return the inference children of a node, oldest first."""

@@ -60,6 +60,32 @@ def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_check
 
 
 @pytest.mark.integration
+def test_signals_while_it_starts_do_not_kill_it(tmp_path, random_checkpoints, free_port):
+    """The configuration is a pipe: nothing slow has happened when the signals arrive."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")}
+    configuration = tmp_path / "node.toml"
+    os.mkfifo(configuration)
+    node = subprocess.Popen(
+        [PROGRAM, "serve", "--config", configuration], cwd=tmp_path, env=environ, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        with configuration.open("w", encoding="utf-8") as pipe:
+            node.send_signal(signal.SIGHUP)
+            node.send_signal(signal.SIGTERM)
+            pipe.write(
+                f"[receiver]\nport = {free_port()}\n[spool]\nminimum_free_bytes = 0\n"
+                f'[analysis]\nmodels = ["resnet18"]\ncheckpoints = "{random_checkpoints}"\n'
+            )
+        _, said = node.communicate(timeout=120)
+        assert node.returncode == 0, said
+        assert "stopped" in said.splitlines()[-1]
+    finally:
+        if node.poll() is None:
+            node.kill()
+            node.wait()
+
+
+@pytest.mark.integration
 def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path, free_port):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
         "SCP_NODE__RECEIVER__PORT": str(free_port()),
