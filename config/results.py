@@ -13,7 +13,10 @@ class SecondaryCaptureSettings(Section):
     montage: bool = Field(True, description="One picture: the input and the models side by side (2 x 2 for three).")
     singles: bool = Field(True, description="One picture per model.")
     maximum_size: int = Field(
-        2048, ge=256, le=8192, description="Longest side of a single in pixels; larger radiographs are reduced."
+        2048,
+        ge=256,
+        le=8192,
+        description="Longest side of a single in pixels; larger radiographs are reduced by a whole factor.",
     )
     panel_size: int = Field(768, ge=256, le=2048, description="Longest side of one panel of the montage in pixels.")
     alpha: float = Field(0.4, ge=0, le=1, description="Strength of the heat map where saliency is 1.")

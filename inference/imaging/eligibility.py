@@ -26,6 +26,7 @@ from pydicom.uid import (
 from config.analysis import EligibilitySettings
 from inference.imaging.attributes import codes, quote, word, words
 from inference.imaging.render import is_for_processing
+from inference.imaging.shrink import to_size
 from inference.imaging.source import unsupported_pixels
 from inference.imaging.vocabulary import (
     CHEST_CODES,
@@ -275,7 +276,7 @@ def _correlation_of_neighbours(values: NDArray[np.uint8]) -> float:
     Reduction by area takes away the quantum noise of a detector; pure noise stays uncorrelated in it.
     """
     rows, columns = (min(side, 512) for side in values.shape)
-    small = cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = to_size(values, rows, columns).astype(np.float32)
     small -= small.mean()
     variance = float(np.mean(small * small)) or 1.0
     horizontal = float(np.mean(small[:, 1:] * small[:, :-1]))

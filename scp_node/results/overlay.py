@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.results import SecondaryCaptureSettings
-from inference.models.preprocess import resize
+from inference.imaging.shrink import by_whole_factor, to_size
 from inference.records import Analysis, Prediction
 from scp_node.results import captions
 from scp_node.results.canvas import Canvas
@@ -43,12 +43,15 @@ class Geometry:
         Offset of its first column; its first row is the picture's.
     width
         Of the whole picture.
+    factor
+        Rows and columns of the radiograph that make one of the picture.
     """
 
     rows: int
     columns: int
     left: int
     width: int
+    factor: int
     is_resampled: bool
 
     @property
@@ -59,16 +62,19 @@ class Geometry:
 
 def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings) -> Geometry:
     """Geometry of a single for a radiograph of this size."""
-    rows, columns = shape
-    longest = max(shape)
-    target = min(max(longest, min(SMALLEST_SIDE, settings.maximum_size)), settings.maximum_size)
-    drawn_rows, drawn_columns = (_even(max(1, round(side * target / longest))) for side in (rows, columns))
-    if target == longest:
-        drawn_rows, drawn_columns = rows, columns
-    width = _even(max(drawn_columns, min(SMALLEST_SIDE, settings.maximum_size)))
+    longest, smallest = max(shape), min(SMALLEST_SIDE, settings.maximum_size)
+    factor = ceil(longest / settings.maximum_size)
+    # By a whole factor: each pixel is the mean of a block of the radiograph's, none is mixed from parts.
+    drawn_rows, drawn_columns = (max(1, side // factor) for side in shape)
+    if longest < smallest:
+        drawn_rows, drawn_columns = (_even(max(1, round(side * smallest / longest))) for side in shape)
+    width = _even(max(drawn_columns, smallest))
     # A single odd column more at the right keeps locations; a narrow radiograph is centred instead.
     left = 0 if width - drawn_columns <= 1 else (width - drawn_columns) // 2
-    return Geometry(rows=drawn_rows, columns=drawn_columns, left=left, width=width, is_resampled=target != longest)
+    is_resampled = factor > 1 or longest < smallest
+    return Geometry(
+        rows=drawn_rows, columns=drawn_columns, left=left, width=width, factor=factor, is_resampled=is_resampled
+    )
 
 
 def blend(
@@ -111,7 +117,7 @@ def drawn(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[np.
     """Return the radiograph at the size of the singles, which all share it: (rows, columns) uint8."""
     values = analysis.image.display_values
     place = geometry(values.shape, settings)
-    return resize(values, place.rows, place.columns)
+    return to_size(by_whole_factor(values, place.factor), place.rows, place.columns)
 
 
 def single(
@@ -159,7 +165,7 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
     values = analysis.image.display_values
     scale = settings.panel_size / max(values.shape)
     rows, columns = (max(1, round(side * scale)) for side in values.shape)
-    panel = resize(values, rows, columns)
+    panel = to_size(values, rows, columns)
     # A narrow radiograph still needs room for its caption.
     cell = max(columns, round(settings.panel_size * 0.8))
     gap = round(settings.panel_size * 0.022)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from config.results import SecondaryCaptureSettings
-from inference.models.preprocess import resize
+from inference.imaging.shrink import to_size
 from scp_node.results import canvas, captions, overlay, wording
 
 SETTINGS = SecondaryCaptureSettings()
@@ -78,8 +78,10 @@ def test_words_stand_beside_the_anatomy(radiograph):
     [
         (640, 560, (640, 560, 0, False, True)),
         (1955, 1841, (1955, 1841, 0, False, True)),
-        (3000, 2500, (2048, 1708, 0, True, False)),
-        (2500, 3000, (1708, 2048, 0, True, False)),
+        (3000, 2500, (1500, 1250, 0, True, False)),
+        (2500, 3001, (1250, 1500, 0, True, False)),
+        (4280, 3521, (1426, 1173, 0, True, False)),
+        (2049, 300, (1024, 150, 181, True, False)),
         (400, 300, (512, 384, 64, True, False)),
         (1600, 400, (1600, 400, 56, False, False)),
     ],
@@ -107,7 +109,7 @@ def test_any_number_of_models_and_any_shape_gives_a_whole_picture(radiograph, sh
 def test_the_montage_of_three_is_two_by_two_with_the_input_first(radiograph):
     picture = overlay.montage(radiograph, SETTINGS)
     values = radiograph.image.display_values
-    panel = resize(values, 768, 672)
+    panel = to_size(values, 768, 672)
     height, width = picture.shape[:2]
     gap = round(768 * 0.022)
     head = captions.head_height(width)
