@@ -6,6 +6,7 @@ same picture. All of it lies on strips of its own, never on the anatomy.
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil, floor
 from typing import Literal
 
 import numpy as np
@@ -59,6 +60,25 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return loaded.font_variant(layout_engine=ImageFont.Layout.BASIC)
 
 
+@lru_cache(maxsize=256)
+def _letters(text: str, size: int, stroke: float) -> tuple[int, int, Image.Image]:
+    """Set a text once: offset from where it begins to the left and top of its letters, and their mask.
+
+    Most of what stands under a picture stands under the next one too.
+    """
+    begin_x, begin_y, end_x, end_y = font(size).getbbox(text, stroke_width=stroke)
+    left, top = floor(begin_x) - 1, floor(begin_y) - 1
+    # A pixel around it: a stroke may have a part of one, which the box does not count.
+    mask = Image.new("L", (ceil(end_x) + 1 - left, ceil(end_y) + 1 - top))
+    ImageDraw.Draw(mask).text((-left, -top), text, font=font(size), fill=255, stroke_width=stroke)
+    return left, top, mask
+
+
+@lru_cache(maxsize=1024)
+def _length(text: str, size: int) -> int:
+    return round(font(size).getlength(text))
+
+
 class Canvas:
     """An RGB picture to draw on.
 
@@ -76,8 +96,7 @@ class Canvas:
     @staticmethod
     def width_of(text: Text) -> int:
         """Width of a text in pixels, chip included."""
-        length = font(text.size).getlength(text.text)
-        return round(length) + 2 * _stroke(text) + (2 * _padding(text) if text.chip else 0)
+        return _length(text.text, text.size) + 2 * _stroke(text) + (2 * _padding(text) if text.chip else 0)
 
     def pixels(self) -> NDArray[np.uint8]:
         """(rows, columns, 3) uint8 RGB."""
@@ -133,13 +152,8 @@ class Canvas:
         # Placed by capitals and not by the letters at hand, so that lines stand level.
         ascent = font(text.size).getbbox("H")
         y = middle - (ascent[1] + ascent[3]) / 2
-        self._draw.text(
-            (x + stroke, round(y)),
-            text.text,
-            font=font(text.size),
-            fill=text.colour,
-            stroke_width=text.size / 40 if stroke else 0,
-        )
+        left, top, letters = _letters(text.text, text.size, text.size / 40 if stroke else 0)
+        self._image.paste(text.colour, (x + stroke + left, round(y) + top), letters)
 
 
 def _stroke(text: Text) -> int:
