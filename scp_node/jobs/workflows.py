@@ -15,7 +15,7 @@ import structlog
 from dbos import DBOS
 
 from config.destinations import Destination
-from scp_node.jobs import queues
+from scp_node.jobs import polling, queues
 from scp_node.jobs.lease import LeaseLostError
 
 log = structlog.get_logger(__name__)
@@ -120,7 +120,7 @@ def launch(
         raise RuntimeError("a worker runs in this process already")
     _bound = _Work(analysing=analysing, delivering=delivering, give_back=give_back)
     threads = slots + 2 + queues.WORKER_CONCURRENCY * len(destinations) + _SPARE_THREADS
-    DBOS(
+    durable = DBOS(
         config={
             "name": queues.APPLICATION,
             "system_database_url": engine.url.render_as_string(hide_password=False),
@@ -135,6 +135,7 @@ def launch(
     )
     DBOS.launch()
     queues.register(DBOS.register_queue, slots=slots, destinations=destinations)
+    polling.spare(durable._sys_db)
 
 
 def begin_stop(timeout_s: float) -> threading.Thread:
