@@ -6,8 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from config.analysis import AnalysisSettings
 from config.results import ResultSettings
 from config.storage import SpoolSettings
+from inference.cores import threads_per_process
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
@@ -18,9 +20,10 @@ from scp_node.jobs.loading import open_engine
 from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
+from scp_node.jobs.together import Together
 from scp_node.records import ResultKind
 from scp_node.results.catalog import build_results
-from scp_node.results.evidence import is_own_result
+from scp_node.results.evidence import ResultObject, is_own_result
 from scp_node.results.predecessors import Predecessor, read_predecessor
 from scp_node.spool.store import Spool
 
@@ -31,6 +34,7 @@ def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[
         open_engine(arguments),
         ResultSettings.model_validate(arguments["results"]),
         Spool(SpoolSettings.model_validate(arguments["spool"])),
+        threads=threads_per_process(AnalysisSettings.model_validate(arguments["analysis"])),
     )
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
@@ -44,9 +48,15 @@ class Analyser:
     """From a file in the spool to results in the spool.
 
     A repeat writes the same UIDs.
+
+    Parameters
+    ----------
+    threads
+        Results that are made at a time.
     """
 
-    def __init__(self, engine: Engine, settings: ResultSettings, spool: Spool) -> None:
+    def __init__(self, engine: Engine, settings: ResultSettings, spool: Spool, *, threads: int = 1) -> None:
+        self._together = Together(threads)
         self._engine = engine
         self._settings = settings
         self._spool = spool
@@ -86,28 +96,29 @@ class Analyser:
         return self._summary(outcome, self._write(outcome, folder, predecessors))
 
     def _write(self, analysis: Analysis, folder: str, predecessors: tuple[Predecessor, ...]) -> tuple[ResultFile, ...]:
-        files = []
         now = datetime.now().astimezone()
-        for item in build_results(analysis, self._settings, made_at=now, predecessors=predecessors):
-            content = item.encode()
-            sha256 = hashlib.sha256(content).hexdigest()
-            files.append(
-                ResultFile(
-                    kind=item.kind,
-                    model=item.model,
-                    group=item.group,
-                    rank=item.rank,
-                    sop_class_uid=item.sop_class_uid,
-                    sop_instance_uid=item.sop_instance_uid,
-                    transfer_syntax_uid=item.transfer_syntax_uid,
-                    # A UID of our own making: digits and dots. With the digest, because a worker that was paused and
-                    # replaced must not write over what its successor has sent.
-                    file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}-{sha256[:12]}.dcm", content),
-                    sha256=sha256,
-                    size_bytes=len(content),
-                )
-            )
-        return tuple(files)
+        results = build_results(
+            analysis, self._settings, made_at=now, predecessors=predecessors, each=self._together.each
+        )
+        return tuple(self._together.each(lambda item: self._store(item, folder), results))
+
+    def _store(self, item: ResultObject, folder: str) -> ResultFile:
+        content = item.encode()
+        sha256 = hashlib.sha256(content).hexdigest()
+        return ResultFile(
+            kind=item.kind,
+            model=item.model,
+            group=item.group,
+            rank=item.rank,
+            sop_class_uid=item.sop_class_uid,
+            sop_instance_uid=item.sop_instance_uid,
+            transfer_syntax_uid=item.transfer_syntax_uid,
+            # A UID of our own making: digits and dots. With the digest, because a worker that was paused and
+            # replaced must not write over what its successor has sent.
+            file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}-{sha256[:12]}.dcm", content),
+            sha256=sha256,
+            size_bytes=len(content),
+        )
 
     @staticmethod
     def _summary(analysis: Analysis, results: tuple[ResultFile, ...]) -> Analysed:

@@ -5,6 +5,7 @@ library may print what it likes.
 """
 
 import ctypes
+import gc
 import importlib
 import json
 import logging
@@ -53,6 +54,9 @@ def main(descriptor: int, parent: int) -> int:
         except Exception as error:  # top of the process: whatever it is, the parent must hear of it
             _say(lines, {"broken": f"{type(error).__name__}: {error}"})
             return 1
+        # What is there now stays until the end: looking through all of it again and again finds nothing to collect.
+        gc.collect()
+        gc.freeze()
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
         _say(lines, {"ready": True, "missing": missing})

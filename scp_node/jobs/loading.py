@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import cv2
+
 from config.analysis import AnalysisSettings
 from inference.engine import Engine
 from inference.runtime.compiled import NotCompiledError
@@ -16,6 +18,8 @@ def open_engine(arguments: dict[str, Any]) -> Engine:
     UnpreparedError
         Something is to be compiled first, and this child may not.
     """
+    # What is done at once is decided here (`together`) and by the runtime; OpenCV's own threads would come on top.
+    cv2.setNumThreads(1)
     settings = AnalysisSettings.model_validate(arguments["analysis"])
     try:
         return Engine(settings, may_compile=arguments.get("may_compile", True))

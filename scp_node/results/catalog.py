@@ -7,47 +7,43 @@ from datetime import datetime
 from config.results import ResultSettings
 from inference.records import Analysis
 from scp_node.errors import ResultError
-from scp_node.records import ResultKind
 from scp_node.results import evidence, secondary_capture, structured_report, text_summary
-from scp_node.results.evidence import Case, ResultObject
+from scp_node.results.evidence import Case, Each, ResultObject
 from scp_node.results.predecessors import Predecessor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Builder:
-    """How one kind of result is made.
+    """How results of one sort are made.
 
     Parameters
     ----------
+    name
+        For messages.
     is_wanted
         Whether the settings ask for it.
     build
         Makes the objects of one analysis; gets those of the builders before it, to refer to them.
     """
 
-    kind: ResultKind
+    name: str
     is_wanted: Callable[[ResultSettings], bool]
     build: Callable[[Case, tuple[ResultObject, ...]], tuple[ResultObject, ...]]
 
 
 BUILDERS: tuple[Builder, ...] = (
     Builder(
-        kind=ResultKind.MONTAGE,
-        is_wanted=lambda settings: settings.secondary_capture.montage,
-        build=secondary_capture.build_montage,
+        name="pictures",
+        is_wanted=lambda settings: settings.secondary_capture.montage or settings.secondary_capture.singles,
+        build=secondary_capture.build,
     ),
     Builder(
-        kind=ResultKind.SINGLE,
-        is_wanted=lambda settings: settings.secondary_capture.singles,
-        build=secondary_capture.build_singles,
-    ),
-    Builder(
-        kind=ResultKind.MEASUREMENT_REPORT,
+        name="measurement report",
         is_wanted=lambda settings: settings.report.measurement_report,
         build=structured_report.build,
     ),
     Builder(
-        kind=ResultKind.TEXT_SUMMARY,
+        name="text summary",
         is_wanted=lambda settings: settings.report.text_summary,
         build=text_summary.build,
     ),
@@ -60,6 +56,7 @@ def build_results(
     *,
     made_at: datetime,
     predecessors: tuple[Predecessor, ...] = (),
+    each: Each = map,
 ) -> tuple[ResultObject, ...]:
     """Build everything that is sent back for one analysis.
 
@@ -72,6 +69,8 @@ def build_results(
         the source states one (0008,0201), as it stands otherwise, so pass local time. No UID depends on it.
     predecessors
         Reports that were sent before and that these replace; each report names those of its kind.
+    each
+        Calls a function for each of several things, in their order or at once.
 
     Returns
     -------
@@ -84,13 +83,13 @@ def build_results(
     ValueError
         ``made_at`` has no time zone.
     """
-    case = evidence.open_case(analysis, settings, made_at, predecessors)
+    case = evidence.open_case(analysis, settings, made_at, predecessors, each)
     results: tuple[ResultObject, ...] = ()
     for builder in BUILDERS:
         if builder.is_wanted(settings):
             try:
                 results += builder.build(case, results)
             except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
-                detail = f"{builder.kind.value} cannot be built: {type(error).__name__}"
+                detail = f"{builder.name} cannot be built: {type(error).__name__}"
                 raise ResultError(case.sop_instance_uid, detail) from error
     return results

@@ -2,9 +2,11 @@
 
 import re
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
+from typing import Protocol, TypeVar
 
 import pydicom
 from pydicom import Dataset, FileDataset
@@ -24,6 +26,8 @@ from scp_node.results.raw import encoded, seal, tag_of
 pydicom.config.INVALID_KEYWORD_BEHAVIOR = "RAISE"
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+_Thing = TypeVar("_Thing")
+_Made = TypeVar("_Made")
 TIMEZONE = re.compile(r"([+-])(\d\d)(\d\d)")
 
 
@@ -81,6 +85,13 @@ class ResultObject:
         return b"".join((buffer.getvalue(), head, pixels))
 
 
+class Each(Protocol):
+    """Does what `map` does, perhaps with several things at once; results come in the order of the things."""
+
+    def __call__(self, function: Callable[[_Thing], _Made], things: Iterable[_Thing], /) -> Iterable[_Made]:
+        """Call the function for each thing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """One analysis on its way into results.
@@ -95,6 +106,8 @@ class Case:
         Aware; in the source's time zone where that is known.
     predecessors
         Reports of an earlier analysis that those of this one replace.
+    each
+        For what can be made independently of each other.
     """
 
     analysis: Analysis
@@ -103,6 +116,7 @@ class Case:
     context: Dataset
     made_at: datetime
     predecessors: tuple[Predecessor, ...] = ()
+    each: Each = map
 
     def replaced(self, kind: ResultKind) -> tuple[Predecessor, ...]:
         """Reports of a kind that this one's replaces, always in the same order."""
@@ -150,7 +164,11 @@ class Case:
 
 
 def open_case(
-    analysis: Analysis, settings: ResultSettings, made_at: datetime, predecessors: tuple[Predecessor, ...] = ()
+    analysis: Analysis,
+    settings: ResultSettings,
+    made_at: datetime,
+    predecessors: tuple[Predecessor, ...] = (),
+    each: Each = map,
 ) -> Case:
     """Check that results can be built for an analysis, and read its source.
 
@@ -178,6 +196,7 @@ def open_case(
         context=context.build(source, settings.charset),
         made_at=made_at.astimezone(_zone(source)) if _zone(source) else made_at,
         predecessors=predecessors,
+        each=each,
     )
 
 

@@ -78,7 +78,12 @@ def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings) -> Geom
 
 
 def blend(
-    display_values: NDArray[np.uint8], saliency: NDArray[np.float32], colormap: str, alpha: float
+    display_values: NDArray[np.uint8],
+    saliency: NDArray[np.float32],
+    colormap: str,
+    alpha: float,
+    *,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """Lay a heat map over a radiograph; where saliency is low the radiograph shows as it is.
 
@@ -90,21 +95,26 @@ def blend(
         (any rows, any columns) float32 in [0, 1], over the whole radiograph.
     alpha
         Share of the colour where saliency is 1; it falls with the saliency.
+    out
+        (rows, columns, 3) uint8, a part of a larger picture for example: drawn there.
 
     Returns
     -------
     (rows, columns, 3) uint8 RGB
     """
-    if not saliency.any():
-        return np.asarray(cv2.merge([display_values] * 3), dtype=np.uint8)
     rows, columns = display_values.shape
+    picture = np.empty((rows, columns, 3), np.uint8) if out is None else out
+    if not saliency.any():
+        cv2.merge([display_values] * 3, dst=picture)
+        return picture
     # Cubic interpolation shows no squares, but overshoots; saturation takes that back. In 8 bits: of 255 levels the
     # result differs by one at most from interpolation in float32, which takes forty times as long.
     levels = np.round(saliency * 255).astype(np.uint8)
     index = cv2.resize(levels, (columns, rows), interpolation=cv2.INTER_CUBIC)
     # Both bytes of a pixel beside each other are its place in the table.
     both = cv2.merge([display_values, index]).view("<u2")[:, :, 0]
-    return np.asarray(cv2.merge([cv2.LUT(both, table) for table in _blended(colormap, alpha)]), dtype=np.uint8)
+    cv2.merge([cv2.LUT(both, table) for table in _blended(colormap, alpha)], dst=picture)
+    return picture
 
 
 def colour_bar(settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
@@ -143,15 +153,12 @@ def single(
     """
     place = geometry(analysis.image.display_values.shape, settings)
     radiograph = drawn(analysis, settings) if radiograph is None else radiograph
-    picture = blend(radiograph, prediction.saliency, settings.colormap, settings.alpha)
     if not burn_in:
-        return picture
+        return blend(radiograph, prediction.saliency, settings.colormap, settings.alpha)
     whole = np.zeros((_even(place.rows + captions.single_height(place.width)), place.width, 3), np.uint8)
-    whole[: place.rows, place.left : place.left + place.columns] = picture
-    # Only the caption goes through a drawing library, which would copy the whole picture several times.
-    canvas = Canvas(place.width, len(whole) - place.rows)
-    captions.draw_single(canvas, prediction, top=0, width=place.width, colours=colour_bar(settings))
-    whole[place.rows :] = canvas.pixels()
+    picture = whole[: place.rows, place.left : place.left + place.columns]
+    blend(radiograph, prediction.saliency, settings.colormap, settings.alpha, out=picture)
+    captions.draw_single(Canvas(whole), prediction, top=place.rows, width=place.width, colours=colour_bar(settings))
     return whole
 
 
@@ -175,7 +182,7 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
     down = ceil(count / across)
     width = _even(across * card_columns + (across + 1) * gap)
     head, foot = captions.head_height(width), captions.foot_height(width)
-    canvas = Canvas(width, _even(head + down * (card_rows + gap) + foot))
+    canvas = Canvas(np.zeros((_even(head + down * (card_rows + gap) + foot), width, 3), np.uint8))
     captions.draw_head(canvas, width=width, margin=2 * gap)
     for position, prediction in enumerate((None, *analysis.predictions)):
         row, column = divmod(position, across)
@@ -184,8 +191,9 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
         top = head + row * (card_rows + gap)
         canvas.card(left, top, left + card_columns, top + card_rows, gap)
         saliency = np.zeros((1, 1), np.float32) if prediction is None else prediction.saliency
-        picture = blend(panel, saliency, settings.colormap, settings.alpha)
-        canvas.picture(left + gap + (cell - columns) // 2, top + gap, picture)
+        first = left + gap + (cell - columns) // 2
+        picture = canvas.pixels[top + gap : top + gap + rows, first : first + columns]
+        blend(panel, saliency, settings.colormap, settings.alpha, out=picture)
         place = captions.Place(left=left + 2 * gap, right=left + card_columns - 2 * gap, top=top + gap + rows)
         if prediction is None:
             captions.draw_input(canvas, analysis, place)
@@ -198,7 +206,7 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
         margin=2 * gap,
         colours=colour_bar(settings) if any(p.has_evidence for p in analysis.predictions) else None,
     )
-    return canvas.pixels()
+    return canvas.pixels
 
 
 @lru_cache(maxsize=8)

@@ -1,6 +1,8 @@
 """Secondary Capture Image objects of the pictures (PS3.3 A.8.1)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from imagecodecs import jpeg8_encode
@@ -58,9 +60,25 @@ class Lossy:
             target.LossyImageCompressionRatio = list(self.ratios)
 
 
-def build_montage(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, ...]:
-    """Build the picture of all models."""
+def build(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, ...]:
+    """Build the picture of all models, and one for each: those that the settings ask for."""
     del earlier
+    settings = case.settings.secondary_capture
+    pictures: list[Callable[[], ResultObject]] = []
+    if settings.montage:
+        pictures.append(partial(_build_montage, case))
+    if settings.singles:
+        radiograph = overlay.drawn(case.analysis, settings)
+        for number, prediction in enumerate(case.analysis.predictions, start=2):
+            pictures.append(partial(_build_single, case, number, prediction, radiograph))
+    return tuple(case.each(_made, pictures))
+
+
+def _made(picture: Callable[[], ResultObject]) -> ResultObject:
+    return picture()
+
+
+def _build_montage(case: Case) -> ResultObject:
     rgb = overlay.montage(case.analysis, case.settings.secondary_capture)
     dataset = _start(case, ResultKind.MONTAGE, case.analysis.predictions)
     dataset.InstanceNumber = 1
@@ -69,17 +87,7 @@ def build_montage(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[Result
     _refer(case, dataset, keeps_locations=False, is_resampled=True)
     _put_pixels(case, dataset, rgb)
     evidence.finish(case, dataset, case.analysis.predictions)
-    return (ResultObject(kind=ResultKind.MONTAGE, model=None, group="montage", rank=0, dataset=dataset),)
-
-
-def build_singles(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, ...]:
-    """Build one picture per model."""
-    del earlier
-    radiograph = overlay.drawn(case.analysis, case.settings.secondary_capture)
-    return tuple(
-        _build_single(case, number, prediction, radiograph)
-        for number, prediction in enumerate(case.analysis.predictions, start=2)
-    )
+    return ResultObject(kind=ResultKind.MONTAGE, model=None, group="montage", rank=0, dataset=dataset)
 
 
 def _build_single(case: Case, number: int, prediction: Prediction, radiograph: NDArray[np.uint8]) -> ResultObject:

@@ -58,7 +58,7 @@ def test_a_result_is_built_after_those_it_refers_to(analysis, monkeypatch):
         seen.extend(item.kind for item in earlier)
         return (replace(earlier[0], group="planted"),)
 
-    planted = results.Builder(kind=ResultKind.MONTAGE, is_wanted=lambda settings: True, build=build)
+    planted = results.Builder(name="planted", is_wanted=lambda settings: True, build=build)
     monkeypatch.setattr(results, "BUILDERS", (*results.BUILDERS, planted))
     built = results.build_results(analysis, ResultSettings(), made_at=datetime.now(UTC))
     assert built[-1].group == "planted"

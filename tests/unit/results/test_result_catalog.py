@@ -10,6 +10,7 @@ from pydicom import Dataset, dcmread
 from config.results import ReportSettings, ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import phantoms, sources
 from scp_node.errors import ResultError
+from scp_node.jobs.together import Together
 from scp_node.records import ResultKind
 from scp_node.results import catalog
 from scp_node.results.catalog import build_results
@@ -82,11 +83,17 @@ def test_a_kind_is_added_by_one_line(analysis, made_at, monkeypatch):
         seen.extend(earlier)
         return (dataclasses.replace(earlier[0], group="another"),)
 
-    added = catalog.Builder(kind=ResultKind.MONTAGE, is_wanted=lambda settings: True, build=build)
+    added = catalog.Builder(name="another", is_wanted=lambda settings: True, build=build)
     monkeypatch.setattr(catalog, "BUILDERS", (*catalog.BUILDERS, added))
     results = build_results(analysis, ResultSettings(), made_at=made_at)
     assert results[-1].group == "another"
     assert len(seen) == len(results) - 1
+
+
+def test_pictures_made_at_once_are_the_same(analysis, made_at):
+    one_by_one = build_results(analysis, ResultSettings(), made_at=made_at)
+    at_once = build_results(analysis, ResultSettings(), made_at=made_at, each=Together(4).each)
+    assert [result.encode() for result in at_once] == [result.encode() for result in one_by_one]
 
 
 def returned(result, **coerced):
