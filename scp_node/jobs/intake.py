@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,18 +69,19 @@ class Filing:
         sqlalchemy.exc.SQLAlchemyError
             The database does not answer.
         """
-        if self._is_own_result(received):
+        known = self._known(received.sop_instance_uid)
+        if known.sent_uid is not None:
+            self._count_own_result(received)
             received.file.unlink(missing_ok=True)
             return Intake.OWN_RESULT
-        present = self._present(received.sop_instance_uid)
-        if present is not None and present.removal is not None:
+        if known.removal is not None:
             # Its file could be removed as that of the old row. In a moment this is simply a new instance.
             raise BusyError("what is there under this UID is being removed")
-        if present is not None and present.sha256 == received.sha256:
+        if known.sha256 == received.sha256:
             received.file.unlink(missing_ok=True)
-            self._resume(present.id, received)
+            self._resume(known.id, received)
             return Intake.DUPLICATE
-        if self._backlog is not None and present is None:
+        if self._backlog is not None and known.id is None:
             self._backlog.require_room(received.size_bytes)
         file = self._spool.adopt(received.file, received.sha256)
         try:
@@ -161,24 +163,18 @@ class Filing:
     def _job_id(self, received: ReceivedInstance) -> str:
         return first_job_id(self._models, received.sop_instance_uid, received.sha256)
 
-    def _is_own_result(self, received: ReceivedInstance) -> bool:
-        uid = received.sop_instance_uid
-        with self._engine.connect() as connection:
-            known = connection.execute(sa.select(sent_uid.c.sop_instance_uid).where(sent_uid.c.sop_instance_uid == uid))
-            if known.first() is None:
-                return False
+    def _count_own_result(self, received: ReceivedInstance) -> None:
         with database.write(self._engine) as connection:
             connection.execute(
                 sa.update(sent_uid)
-                .where(sent_uid.c.sop_instance_uid == uid)
+                .where(sent_uid.c.sop_instance_uid == received.sop_instance_uid)
                 .values(returned=sent_uid.c.returned + 1, last_returned_at=time.time())
             )
             self._trace(connection, trace.Event.OWN_RESULT, received, None)
-        return True
 
-    def _present(self, uid: str) -> sa.Row[Any] | None:
+    def _known(self, uid: str) -> sa.Row[Any]:
         with self._engine.connect() as connection:
-            return connection.execute(sa.select(instance).where(instance.c.sop_instance_uid == uid)).one_or_none()
+            return connection.execute(_KNOWN, {"uid": uid}).one()
 
     def _pseudonym(self, received: ReceivedInstance) -> str | None:
         try:
@@ -191,34 +187,29 @@ class Filing:
     def _insert(
         self, connection: sa.Connection, received: ReceivedInstance, file: str, pseudonym: str | None
     ) -> sa.Row[Any] | None:
-        statement = (
-            database.insert(connection, instance)
-            .values(
-                sop_instance_uid=received.sop_instance_uid,
-                sop_class_uid=received.sop_class_uid,
-                transfer_syntax_uid=received.transfer_syntax_uid,
-                sha256=received.sha256,
-                size_bytes=received.size_bytes,
-                file=file,
-                calling_ae_title=received.calling_ae_title,
-                called_ae_title=received.called_ae_title,
-                peer_address=received.peer_address,
-                priority=received.priority.value,
-                received_at=received.received_at.timestamp(),
-                state=InstanceState.RECEIVED.value,
-                detail="",
-                job_id=self._job_id(received),
-                round=1,
-                crashes=0,
-                place=order.next_place(connection, received.calling_ae_title),
-                notes="[]",
-                updated_at=time.time(),
-                accession_pseudonym=pseudonym,
-            )
-            .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
-            .returning(instance.c.id, instance.c.place)
-        )
-        return connection.execute(statement).one_or_none()
+        values = {
+            "sop_instance_uid": received.sop_instance_uid,
+            "sop_class_uid": received.sop_class_uid,
+            "transfer_syntax_uid": received.transfer_syntax_uid,
+            "sha256": received.sha256,
+            "size_bytes": received.size_bytes,
+            "file": file,
+            "calling_ae_title": received.calling_ae_title,
+            "called_ae_title": received.called_ae_title,
+            "peer_address": received.peer_address,
+            "priority": received.priority.value,
+            "received_at": received.received_at.timestamp(),
+            "state": InstanceState.RECEIVED.value,
+            "detail": "",
+            "job_id": self._job_id(received),
+            "round": 1,
+            "crashes": 0,
+            "place": order.next_place(connection, received.calling_ae_title),
+            "notes": "[]",
+            "updated_at": time.time(),
+            "accession_pseudonym": pseudonym,
+        }
+        return connection.execute(_insert_instance(connection.dialect.name), values).one_or_none()
 
     def _set_aside(self, connection: sa.Connection, received: ReceivedInstance, file: str) -> None:
         connection.execute(
@@ -247,6 +238,26 @@ class Filing:
             begun += deliveries.restart(connection, self._jobs, row, (DeliveryState.REFUSED,))
             if begun:
                 settle(connection, row)
+
+
+_ASKED = sa.select(sa.bindparam("uid", type_=sa.Text).label("uid")).subquery()
+_KNOWN: sa.Select[Any] = sa.select(
+    sent_uid.c.sop_instance_uid.label("sent_uid"), instance.c.id, instance.c.sha256, instance.c.removal
+).select_from(
+    _ASKED.outerjoin(sent_uid, sent_uid.c.sop_instance_uid == _ASKED.c.uid).outerjoin(
+        instance, instance.c.sop_instance_uid == _ASKED.c.uid
+    )
+)
+"""What is there under a UID, sent or received: one row in any case."""
+
+
+@cache
+def _insert_instance(dialect: str) -> sa.Executable:
+    return (
+        database.insert_for(dialect, instance)
+        .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+        .returning(instance.c.id, instance.c.place)
+    )
 
 
 class Backlog:

@@ -19,11 +19,17 @@ _WAITS = sa.text("state = 'received'")
 
 def next_place(connection: sa.Connection, calling_ae_title: str) -> int:
     """Return the place of an instance that arrives now from this caller."""
-    waiting = sa.and_(_WAITS, instance.c.place < LAST_PLACE)
-    front = connection.execute(sa.select(sa.func.min(instance.c.place)).where(waiting)).scalar_one()
+    front, own = connection.execute(_PLACES, {"caller": calling_ae_title}).one()
     if front is None:
         return 0
-    own = connection.execute(
-        sa.select(sa.func.max(instance.c.place)).where(waiting, instance.c.calling_ae_title == calling_ae_title)
-    ).scalar_one()
     return int(front) if own is None else min(max(int(front), int(own) + 1), LAST_PLACE - 1)
+
+
+_WAITING = sa.and_(_WAITS, instance.c.place < LAST_PLACE)
+_PLACES = sa.select(
+    sa.select(sa.func.min(instance.c.place)).where(_WAITING).scalar_subquery(),
+    sa.select(sa.func.max(instance.c.place))
+    .where(_WAITING, instance.c.calling_ae_title == sa.bindparam("caller"))
+    .scalar_subquery(),
+)
+"""The place that is next for anybody, and the last of one caller: each is one look into its index."""

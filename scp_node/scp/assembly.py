@@ -1,6 +1,8 @@
 """Puts the fragments of P-DATA together to requests (PS3.8 Annex E, PS3.7 6.3); Data Sets go to disk as they arrive."""
 
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from scp_node.scp.handlers import Reception
 from scp_node.scp.messages import MAXIMUM_COMMAND_BYTES, Command, CommandError, CommandField, parse_command
@@ -11,26 +13,74 @@ Begin = Callable[[Command, int], Reception | Gathering]
 that was not accepted."""
 
 
-def split_fragments(body: memoryview) -> list[tuple[int, memoryview]]:
-    """Return context id and content of the PDV items of a P-DATA-TF (PS3.8 9.3.5), without copying.
+Request = Command | Reception | Gathering
+"""What a message has become: a C-ECHO's command, or what has received a Data Set."""
 
-    The content begins with the message control header.
+P_DATA_TF = 0x04
+"""PDU type (PS3.8 9.3.5)."""
+HEADER_BYTES = 6
+"""Of every PDU: its type, a reserved byte and its length (PS3.8 9.3.1)."""
+_HEADER, _ITEM = struct.Struct(">BxL"), struct.Struct(">LBB")
+_MANY = 64
+"""Fragments: tiny ones, of which a buffer could hold a hundred thousand, are passed on before they fill the memory."""
+
+
+class Fragment(NamedTuple):
+    """A PDV item (PS3.8 9.3.5.1, E.2).
+
+    Parameters
+    ----------
+    header
+        Message control header: bit 0 tells command from Data Set, bit 1 the last fragment; the others mean nothing.
+    content
+        Memory of the connection.
+    """
+
+    context_id: int
+    header: int
+    content: memoryview
+
+
+def split_fragments(body: memoryview) -> list[Fragment]:
+    """Return the PDV items of a P-DATA-TF (PS3.8 9.3.5), without copying.
 
     Raises
     ------
     ValueError
         The lengths do not add up.
     """
-    fragments: list[tuple[int, memoryview]] = []
-    position = 0
-    while position < len(body):
-        length = int.from_bytes(body[position : position + 4], "big")
+    fragments: list[Fragment] = []
+    position, size = 0, len(body)
+    while position < size:
+        if position + 6 > size:
+            raise ValueError("a PDV item is cut short")
+        length, context_id, header = _ITEM.unpack_from(body, position)
         end = position + 4 + length
-        if length < 2 or end > len(body):
+        if length < 2 or end > size:
             raise ValueError("a PDV item is longer than its PDU, or empty")
-        fragments.append((body[position + 4], body[position + 5 : end]))
+        fragments.append(Fragment(context_id, header, body[position + 6 : end]))
         position = end
     return fragments
+
+
+def take_apart(arrived: memoryview, maximum_bytes: int) -> tuple[list[Fragment], int]:
+    """Return the fragments of the P-DATA-TFs at the beginning of what has arrived, and how many bytes these take.
+
+    Only such as are whole, no longer than `maximum_bytes` and well formed: anything else is left where it is.
+    """
+    fragments: list[Fragment] = []
+    position, size = 0, len(arrived)
+    while position + HEADER_BYTES <= size and len(fragments) < _MANY:
+        kind, length = _HEADER.unpack_from(arrived, position)
+        end = position + HEADER_BYTES + length
+        if kind != P_DATA_TF or length > maximum_bytes or end > size:
+            break
+        try:
+            fragments += split_fragments(arrived[position + HEADER_BYTES : end])
+        except ValueError:
+            break
+        position = end
+    return fragments, position
 
 
 class Assembler:
@@ -47,27 +97,37 @@ class Assembler:
         """Whether a message has begun and not ended."""
         return self._context_id is not None
 
-    def receive(self, context_id: int, fragment: memoryview) -> Command | Reception | Gathering | None:
-        """Take the next fragment; return the request that it completes: a C-ECHO's command, or
-        what has received a Data Set.
+    def receive(self, fragments: Iterable[Fragment]) -> Iterator[tuple[int, Request]]:
+        """Take the next fragments; yield the requests that they complete, with the ids of their contexts.
+
+        What follows each other of one Data Set is handed on at once.
 
         Raises
         ------
         CommandError
             The association must be aborted.
         """
-        # PS3.8 E.2: bit 0 tells command from Data Set, bit 1 the last fragment; the others mean nothing.
-        is_command, is_last = bool(fragment[0] & 1), bool(fragment[0] & 2)
-        if self._context_id not in (None, context_id):
-            raise CommandError("the presentation context changes within a message")
-        self._context_id = context_id
-        if is_command:
-            return self._receive_command(context_id, fragment[1:], is_last=is_last)
-        reception = self._reception
-        if reception is None:
-            raise CommandError("a Data Set without a Command Set")
-        reception.write(fragment[1:])
-        return self._completed(reception) if is_last else None
+        waiting: list[memoryview] = []
+        for context_id, header, content in fragments:
+            if self._context_id not in (None, context_id):
+                raise CommandError("the presentation context changes within a message")
+            self._context_id = context_id
+            is_last = header & 2
+            if header & 1:
+                request = self._receive_command(context_id, content, is_last=bool(is_last))
+                if request is not None:
+                    yield context_id, request
+                continue
+            reception = self._reception
+            if reception is None:
+                raise CommandError("a Data Set without a Command Set")
+            waiting.append(content)
+            if is_last:
+                reception.write(*waiting)
+                waiting.clear()
+                yield context_id, self._completed(reception)
+        if waiting and self._reception is not None:
+            self._reception.write(*waiting)
 
     def discard(self) -> None:
         """Forget a message that will not be completed, and its file."""
@@ -75,9 +135,7 @@ class Assembler:
             self._reception.discard()
         self._reset()
 
-    def _receive_command(
-        self, context_id: int, fragment: memoryview, *, is_last: bool
-    ) -> Command | Reception | Gathering | None:
+    def _receive_command(self, context_id: int, fragment: memoryview, *, is_last: bool) -> Request | None:
         if self._reception is not None:
             raise CommandError("a Command Set within a Data Set")
         if len(self._command) + len(fragment) > MAXIMUM_COMMAND_BYTES:
@@ -94,7 +152,7 @@ class Assembler:
         self._reception = reception
         return None
 
-    def _completed(self, request: Command | Reception | Gathering) -> Command | Reception | Gathering:
+    def _completed(self, request: Request) -> Request:
         self._reset()
         return request
 

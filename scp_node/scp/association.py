@@ -19,7 +19,7 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.receiver import ReceiverSettings
-from scp_node.scp.assembly import Assembler
+from scp_node.scp.assembly import Assembler, Fragment, Request
 from scp_node.scp.callers import Peer, Rejection
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
@@ -86,29 +86,26 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
         """Take the fragments of one P-DATA; called by the upper layer's thread."""
         self.receive_fragments(primitive.presentation_data_value_list)
 
-    def receive_fragments(self, fragments: list[tuple[int, memoryview]]) -> None:
+    def receive_fragments(self, fragments: list[Fragment]) -> None:
         """Take the same without the primitive around it; the memory is the upper layer's again afterwards."""
         try:
-            for context_id, fragment in fragments:
-                request = self._assembler.receive(context_id, fragment)
-                if request is None:
-                    continue
+            for context_id, request in self._assembler.receive(fragments):
                 self._enqueue(context_id, request)
         except CommandError as error:
             self.assoc.report(str(error))
             self.discard_unfinished()
             self.dul.event_queue.put(PROTOCOL_ERROR)
 
-    def _enqueue(self, context_id: int, request: Command | Reception | Gathering) -> None:
+    def _enqueue(self, context_id: int, request: Request) -> None:
         self.msg_queue.put((context_id, request))
         if self.msg_queue.qsize() > _MAXIMUM_WAITING_REQUESTS:
             raise CommandError("more requests at a time than were negotiated")
 
-    def get_msg(self, block: bool = False) -> tuple[int | None, Command | Reception | Gathering | None]:
+    def get_msg(self, block: bool = False) -> tuple[int | None, Request | None]:
         """Wait a little for the next request, or for something else to happen."""
         del block
         try:
-            item: tuple[int | None, Command | Reception | Gathering | None] = self.msg_queue.get(timeout=IDLE_WAIT_S)
+            item: tuple[int | None, Request | None] = self.msg_queue.get(timeout=IDLE_WAIT_S)
         except queue.Empty:
             return None, None
         return item
@@ -231,7 +228,7 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         for event in evt._INTERVENTION_EVENTS:
             self.bind(event, evt.get_default_handler(event))
 
-    def _serve_request(self, msg: Command | Reception | Gathering, context_id: int) -> None:
+    def _serve_request(self, msg: Request, context_id: int) -> None:
         try:
             if isinstance(msg, Reception):
                 self._respond(C_STORE(), msg.command, context_id, self._server.handlers.on_c_store(msg))

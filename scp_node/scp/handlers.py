@@ -60,7 +60,7 @@ class Reception:
         self._maximum_bytes = maximum_bytes
         self._received_bytes = 0
 
-    def write(self, fragment: bytes | memoryview) -> None:
+    def write(self, *fragments: bytes | memoryview) -> None:
         """Take the next bytes of the Data Set.
 
         Raises
@@ -68,13 +68,13 @@ class Reception:
         CommandError
             It is far beyond the limit and has no end: nobody waits for the answer.
         """
-        self._received_bytes += len(fragment)
+        self._received_bytes += sum(map(len, fragments))
         if self._received_bytes > _ENDLESS * self._maximum_bytes:
             raise CommandError("a Data Set without end")
         if self.file is None:
             return
         try:
-            self.file.write(fragment)
+            self.file.write(*fragments)
         except Exception as error:
             # Whatever it is, the connection's thread must go on reading: the error becomes the answer.
             self.fail(error)

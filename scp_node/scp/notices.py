@@ -53,13 +53,14 @@ class Gathering:
         self._content = bytearray()
         self._is_too_long = False
 
-    def write(self, fragment: bytes | memoryview) -> None:
+    def write(self, *fragments: bytes | memoryview) -> None:
         """Take the next bytes of the Data Set; of one that is too long none are kept."""
-        if self._is_too_long or len(self._content) + len(fragment) > MAXIMUM_NOTICE_BYTES:
+        if self._is_too_long or len(self._content) + sum(map(len, fragments)) > MAXIMUM_NOTICE_BYTES:
             self._is_too_long = True
             self._content.clear()
             return
-        self._content += fragment
+        for fragment in fragments:
+            self._content += fragment
 
     def discard(self) -> None:
         """Forget what has arrived."""

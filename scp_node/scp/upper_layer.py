@@ -24,7 +24,8 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
-from scp_node.scp.assembly import split_fragments
+from scp_node.scp.assembly import HEADER_BYTES, Fragment, split_fragments, take_apart
+from scp_node.scp.assembly import P_DATA_TF as DATA
 from scp_node.security.events import EventKind
 
 if TYPE_CHECKING:
@@ -40,14 +41,14 @@ _PDU_ALLOWANCE_BYTES = 1024
 """Some peers do not count headers."""
 IDLE_WAIT_S = 0.1
 """Timers are looked at this often; everything else ends the wait."""
-_A_ASSOCIATE_RQ, _P_DATA_TF = 0x01, 0x04
+_A_ASSOCIATE_RQ = 0x01
 PROTOCOL_ERROR, _CONNECTION_CLOSED, _DATA_RECEIVED = "Evt19", "Evt17", "Evt10"
 
 
 class _DataPdu(P_DATA_TF):  # type: ignore[misc] # pynetdicom is untyped here
     """A P-DATA-TF that was taken apart already."""
 
-    def __init__(self, fragments: list[tuple[int, memoryview]]) -> None:
+    def __init__(self, fragments: list[Fragment]) -> None:
         super().__init__()
         self._fragments = fragments
 
@@ -79,7 +80,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         self.to_user_queue = _RingingQueue(assoc)
         self._limits = {
             _A_ASSOCIATE_RQ: MAXIMUM_ASSOCIATE_BYTES,
-            _P_DATA_TF: assoc.ae.maximum_pdu_size + _PDU_ALLOWANCE_BYTES,
+            DATA: assoc.ae.maximum_pdu_size + _PDU_ALLOWANCE_BYTES,
         }
 
     def run_reactor(self) -> None:
@@ -145,9 +146,10 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         self.socket.ring()
 
     def _read_pdu_data(self) -> None:
+        wire = self.socket
         try:
-            header = bytes(self.socket.recv(6))
-            if len(header) < 6:
+            header = bytes(wire.arrived(HEADER_BYTES)[:HEADER_BYTES])
+            if len(header) < HEADER_BYTES:
                 self.event_queue.put(_CONNECTION_CLOSED)
                 return
             kind, length = header[0], int.from_bytes(header[2:], "big")
@@ -155,30 +157,32 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
                 self.assoc.report(f"PDU of type {kind} with {length} bytes", EventKind.LIMIT_REACHED)
                 self.event_queue.put(PROTOCOL_ERROR)
                 return
-            body = self.socket.recv(length)
+            size = HEADER_BYTES + length
+            arrived = wire.arrived(size)
         except (OSError, ValueError) as error:
             # ValueError: another thread has ended the TLS session.
             _log.info("connection lost", error=type(error).__name__)
             self.event_queue.put(_CONNECTION_CLOSED)
             return
-        if len(body) < length:
+        if len(arrived) < size:
             self.event_queue.put(_CONNECTION_CLOSED)
             return
-        fragments = None
+        if kind == DATA and self._is_undisturbed():
+            # What Evt10 in Sta6 comes to (DT-2, PS3.8 Table 9-10), at once, and for all that has arrived.
+            fragments, taken = take_apart(arrived, self._limits[DATA])
+            if taken:
+                wire.take(taken)
+                self.assoc.dimse.receive_fragments(fragments)
+                return
+        wire.take(size)
         try:
-            if kind == _P_DATA_TF and self._is_undisturbed():
-                fragments = split_fragments(body)
-            elif kind == _P_DATA_TF:
-                pdu, event = _DataPdu(split_fragments(memoryview(bytes(body)))), _DATA_RECEIVED
+            if kind == DATA:
+                pdu, event = _DataPdu(split_fragments(memoryview(bytes(arrived[HEADER_BYTES:size])))), _DATA_RECEIVED
             else:
-                pdu, event = self._decode_pdu(bytearray(header + body))
+                pdu, event = self._decode_pdu(bytearray(arrived[:size]))
         except Exception as error:
             self.assoc.report(f"malformed PDU of type {kind} ({type(error).__name__})")
             self.event_queue.put(PROTOCOL_ERROR)
-            return
-        if fragments is not None:
-            # What Evt10 in Sta6 comes to (DT-2, PS3.8 Table 9-10), at once.
-            self.assoc.dimse.receive_fragments(fragments)
             return
         self.event_queue.put(event)
         self._recv_pdu.put(pdu)

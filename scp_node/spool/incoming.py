@@ -4,15 +4,17 @@ import contextlib
 import errno
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scp_node.errors import SpoolFullError
 
 HEAD_BYTES = 16384
 """How much of the content is kept in memory, for whoever must know what it is before it is complete."""
-_BUFFER_BYTES = 64 * 1024
-"""Less than a fragment of the PDU size that is offered: such a one is written without being copied before."""
+_BLOCK_BYTES = 4096
+"""Writes end where blocks do: what begins or ends within one costs the kernel half as much again for all of it."""
+_PIECES = 64
+"""More than these are put together before they are written."""
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -62,11 +64,13 @@ class IncomingFile:
         self.size_bytes = 0
         self._digest = hashlib.sha256()
         self._head = bytearray()
+        # Not written yet, less than a block.
+        self._rest = b""
+        self._descriptor: int | None = None
         with full_disk_is_spool_full():
-            self._file = os.fdopen(open_private(path), "wb", buffering=_BUFFER_BYTES)
+            self._descriptor = open_private(path)
         try:
-            with full_disk_is_spool_full():
-                self._file.write(header)
+            self._append([header])
         except BaseException:
             self.discard()
             raise
@@ -81,22 +85,59 @@ class IncomingFile:
         """Digest of the content so far, 64 hexadecimal digits."""
         return self._digest.hexdigest()
 
-    def write(self, content: bytes | memoryview) -> None:
+    def write(self, *contents: bytes | memoryview) -> None:
         """Append to the content."""
-        if len(self._head) < HEAD_BYTES:
-            self._head += content[: HEAD_BYTES - len(self._head)]
-        self._digest.update(content)
-        self.size_bytes += len(content)
-        with full_disk_is_spool_full():
-            self._file.write(content)
+        for content in contents:
+            if len(self._head) < HEAD_BYTES:
+                self._head += content[: HEAD_BYTES - len(self._head)]
+            self._digest.update(content)
+            self.size_bytes += len(content)
+        self._append(contents if len(contents) <= _PIECES else [b"".join(contents)])
 
     def close(self) -> None:
         """Hand everything to the operating system. Not yet durable: that is `Spool.adopt`."""
         with full_disk_is_spool_full():
-            self._file.close()
+            if self._rest:
+                self._put([self._rest], len(self._rest))
+                self._rest = b""
+            self._release()
 
     def discard(self) -> None:
         """Close, and remove the file if it is still there; never fails on a full disk."""
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._release()
         self.path.unlink(missing_ok=True)
+
+    def _append(self, contents: Sequence[bytes | memoryview]) -> None:
+        """Write up to the end of a block, and keep what is left."""
+        pieces = [self._rest, *contents] if self._rest else list(contents)
+        size = sum(map(len, pieces))
+        left = size % _BLOCK_BYTES
+        if left == size:
+            self._rest = b"".join(pieces)
+            return
+        rest = b""
+        while left > len(rest):
+            last = pieces.pop()
+            cut = max(len(last) - left + len(rest), 0)
+            rest = bytes(last[cut:]) + rest
+            if cut:
+                pieces.append(last[:cut])
+        self._rest = rest
+        with full_disk_is_spool_full():
+            self._put(pieces, size - left)
+
+    def _put(self, pieces: Sequence[bytes | memoryview], size: int) -> None:
+        if self._descriptor is None:
+            raise ValueError("the file is closed")
+        written = os.writev(self._descriptor, pieces)
+        if written < size:
+            # A disk that is about to be full takes a part, and says so the next time.
+            rest = memoryview(b"".join(pieces))[written:]
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+    def _release(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)

@@ -15,7 +15,7 @@ import atheris
 with atheris.instrument_imports(include=["scp_node.scp", "pynetdicom.pdu", "pynetdicom.pdu_items"]):
     from pynetdicom.pdu import A_ASSOCIATE_RQ
 
-    from scp_node.scp.assembly import Assembler, split_fragments
+    from scp_node.scp.assembly import Assembler, split_fragments, take_apart
     from scp_node.scp.elements import IMPLICIT_LITTLE, Encoding, elements
     from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
     from scp_node.scp.messages import Command, CommandError, parse_command
@@ -63,8 +63,8 @@ def _messages(content: bytes, syntax: str) -> None:
 
     assembler = Assembler(begin)
     try:
-        for context_id, fragment in split_fragments(memoryview(content)):
-            request = assembler.receive(context_id, fragment)
+        assert take_apart(memoryview(content), len(content))[1] <= len(content)
+        for _, request in assembler.receive(split_fragments(memoryview(content))):
             if isinstance(request, Reception):
                 _HANDLERS.on_c_store(request)
     except (CommandError, ValueError):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from config.base import Priority
 from scp_node.records import Intake
-from scp_node.scp.assembly import Assembler, split_fragments
+from scp_node.scp.assembly import Assembler, Fragment, Request, split_fragments, take_apart
 from scp_node.scp.callers import Peer
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
 from scp_node.scp.messages import MAXIMUM_COMMAND_BYTES, Command, CommandError, CommandField, parse_command
@@ -92,8 +92,8 @@ def pdv(context_id: int, control: int, content: bytes) -> bytes:
 def test_fragments_are_split_without_copies() -> None:
     body = memoryview(bytearray(pdv(1, 3, b"abc") + pdv(3, 0, b"")))
     fragments = split_fragments(body)
-    assert [(context, bytes(content)) for context, content in fragments] == [(1, b"\3abc"), (3, b"\0")]
-    assert fragments[0][1].obj is body.obj
+    assert [(*fragment[:2], bytes(fragment.content)) for fragment in fragments] == [(1, 3, b"abc"), (3, 0, b"")]
+    assert fragments[0].content.obj is body.obj
 
 
 @pytest.mark.parametrize(
@@ -103,6 +103,43 @@ def test_fragments_are_split_without_copies() -> None:
 def test_lengths_that_do_not_add_up_are_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="PDV"):
         split_fragments(memoryview(body))
+
+
+def pdu(body: bytes, kind: int = 4) -> bytes:
+    return struct.pack(">BxL", kind, len(body)) + body
+
+
+LIMIT = 64
+FIRST, SECOND = pdu(pdv(1, 3, b"abc") + pdv(1, 0, b"d")), pdu(pdv(1, 2, b"ef"))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"",
+        SECOND[:5],
+        SECOND[:-1],
+        pdu(b"", kind=5),
+        pdu(pdv(1, 0, bytes(LIMIT))),
+        pdu(b"\0"),
+        pdu(pdv(1, 0, b"gh")[:-1]),
+    ],
+    ids=["nothing", "half a header", "half a PDU", "another type", "too long", "no item", "an item beyond its PDU"],
+)
+def test_what_has_arrived_whole_is_taken_apart_and_the_rest_left(rest: bytes) -> None:
+    """The rest is read by itself, and what is wrong with it found there, when all before has been served."""
+    fragments, taken = take_apart(memoryview(FIRST + SECOND + rest), LIMIT)
+    assert b"".join(bytes(fragment.content) for fragment in fragments) == b"abcdef"
+    assert taken == len(FIRST + SECOND)
+    assert take_apart(memoryview(rest), LIMIT) == ([], 0)
+
+
+def test_tiny_fragments_are_passed_on_before_there_are_many() -> None:
+    """A peer that sends one byte at a time must not make a hundred thousand objects of one buffer."""
+    arrived = memoryview(pdu(pdv(1, 0, b"a")) * 1000)
+    fragments, taken = take_apart(arrived, LIMIT)
+    assert len(fragments) < 100
+    assert taken == len(fragments) * 13
 
 
 @pytest.fixture
@@ -125,8 +162,10 @@ def assembler(spool: Spool) -> Assembler:
     return Assembler(begin)
 
 
-def feed(assembler: Assembler, control: int, content: bytes = b"", context_id: int = 1) -> Command | Reception | None:
-    return assembler.receive(context_id, memoryview(bytes([control]) + content))
+def feed(assembler: Assembler, control: int, content: bytes = b"", context_id: int = 1) -> Request | None:
+    requests = list(assembler.receive([Fragment(context_id, control, memoryview(content))]))
+    assert all(context == context_id for context, _ in requests)
+    return requests[0][1] if requests else None
 
 
 def test_a_request_comes_together_from_pieces(assembler: Assembler, spool: Spool) -> None:
@@ -145,6 +184,29 @@ def test_a_request_comes_together_from_pieces(assembler: Assembler, spool: Spool
     assert reception.file.size_bytes == 6
     reception.discard()
     assert list(spool.incoming.iterdir()) == []
+
+
+def test_several_requests_at_once_come_in_their_order(assembler: Assembler) -> None:
+    store = [Fragment(1, COMMAND | LAST, memoryview(command())), Fragment(1, DATA, memoryview(b"ab"))]
+    store += [Fragment(1, DATA, memoryview(b"cd")), Fragment(1, LAST, memoryview(b"ef"))]
+    echo = Fragment(1, COMMAND | LAST, memoryview(command(field=0x30, data_set_type=0x0101)))
+    first, second, third = assembler.receive([*store, echo, *store, *store[:2]])
+    assert isinstance(second[1], Command)
+    for _, reception in (first, third):
+        assert isinstance(reception, Reception)
+        assert reception.file is not None
+        assert reception.file.head == b"abcdef"
+        reception.discard()
+    assert assembler.is_receiving
+    assembler.discard()
+
+
+def test_requests_before_a_broken_rule_are_served(assembler: Assembler) -> None:
+    echo = Fragment(1, COMMAND | LAST, memoryview(command(field=0x30, data_set_type=0x0101)))
+    requests = assembler.receive([echo, Fragment(1, DATA, memoryview(b"ab"))])
+    assert isinstance(next(requests)[1], Command)
+    with pytest.raises(CommandError):
+        next(requests)
 
 
 def test_an_echo_is_complete_with_its_command(assembler: Assembler) -> None:

@@ -224,7 +224,8 @@ def test_a_write_that_a_full_disk_refuses_is_spool_full(spool: Spool) -> None:
     """The real error of the kernel, on the way through the buffer."""
     incoming = spool.open_incoming()
     full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, incoming._file.fileno())
+    assert incoming._descriptor is not None
+    os.dup2(full, incoming._descriptor)
     os.close(full)
     with pytest.raises(SpoolFullError):
         incoming.write(bytes(2**20))
