@@ -170,8 +170,6 @@ def _open(variant: str, folder: Path, stack: ExitStack) -> _Contestant:
     peer = {"name": "pacs", "kind": "dicom", "ae_title": destination.ae_title, "host": "127.0.0.1"}
     peer["port"] = destination.port
     title, settings = _SETTINGS[variant]
-    # As for a machine of two cores that does nothing else: one request per core, one thread each.
-    settings = settings | {"SCP_NODE__ANALYSIS__PROCESSES": "2", "SCP_NODE__ANALYSIS__THREADS": "1"}
     started = servers.node(folder / "server", title=title, **settings, SCP_NODE__DESTINATIONS=json.dumps([peer]))
     return _Contestant(title, stack.enter_context(servers.running(started)), arrivals, objects=6)
 

@@ -65,7 +65,8 @@ class AnalysisSettings(Section):
         0,
         ge=0,
         le=64,
-        description="Child processes that decode and run the models; 0: one for two cores, 8 at most, one with CUDA.",
+        description="Child processes that decode and run the models; 0: one for two cores but two at least, 8 at most; "
+        "one for one core, and with CUDA.",
     )
     threads: int = Field(0, ge=0, le=256, description="Threads per child process; 0: cores divided by processes.")
     time_limit_s: float = Field(

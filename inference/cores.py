@@ -18,15 +18,17 @@ def threads_per_process(settings: AnalysisSettings) -> int:
 def processes(settings: AnalysisSettings) -> int:
     """Child processes: as configured, or by the cores that this process may run on.
 
-    One for two cores: the node's own process, which receives and delivers, takes a part of the second, and reading and
-    drawing keep a child to one core for two thirds of its time. A CUDA device is one child's.
+    Two at least where there are two cores, then one for two cores: while one reads, draws or waits for the disk,
+    another one uses what it leaves, and a radiograph that hangs holds up nobody. Each adds its threads and memory to
+    those of the node's own process, which takes a core of many itself. A CUDA device is one child's.
     """
     if settings.processes:
         return settings.processes
     is_cuda_there = settings.device == "auto" and settings.runtime != "openvino" and _CUDA_DRIVER.exists()
     if settings.device == "cuda" or is_cuda_there:
         return 1
-    return max(1, min(_MOST_PROCESSES, _cores() // 2))
+    cores = _cores()
+    return min(_MOST_PROCESSES, max(min(2, cores), cores // 2))
 
 
 def _cores() -> int:

@@ -73,7 +73,7 @@ class Installation:
             "receiver": {"port": self.port, "bind": "127.0.0.1"},
             "spool": {"folder": str(folder / "spool"), "minimum_free_bytes": 0},
             "database": {"url": url},
-            "analysis": {"models": list(models), "threads": 1, "device": "cpu"}
+            "analysis": {"models": list(models), "processes": 1, "threads": 1, "device": "cpu"}
             | ({"checkpoints": str(checkpoints)} if checkpoints else {}),
             # Small results: a run is about their fate, not about their size.
             "results": {"secondary_capture": {"singles": False, "panel_size": 256}},

@@ -300,7 +300,8 @@ def test_threads_are_cores_divided_by_processes_unless_configured(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("cores", "device", "expected"), [(1, "cpu", 1), (2, "cpu", 1), (64, "cpu", 8), (64, "cuda", 1)]
+    ("cores", "device", "expected"),
+    [(1, "cpu", 1), (2, "cpu", 2), (5, "cpu", 2), (6, "cpu", 3), (64, "cpu", 8), (64, "cuda", 1)],
 )
 def test_children_by_cores_unless_configured(monkeypatch, cores, device, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
