@@ -64,6 +64,7 @@ class Node:
             "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
             "SCP_NODE__DATABASE__URL": f"sqlite:///{self.home / 'node.sqlite'}",
             "SCP_NODE__ANALYSIS__MODELS": '["resnet18"]',
+            "SCP_NODE__ANALYSIS__PROCESSES": "1",
             "SCP_NODE__ANALYSIS__THREADS": "1",
             "SCP_NODE__ANALYSIS__DEVICE": "cpu",
             "SCP_NODE__RESULTS__SECONDARY_CAPTURE__SINGLES": "false",

@@ -33,7 +33,7 @@ def make_settings(folder, checkpoints, destinations, **audit):
     return NodeSettings(
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
-        analysis=AnalysisSettings(checkpoints=checkpoints, threads=1, device="cpu", models=("resnet18",)),
+        analysis=AnalysisSettings(checkpoints=checkpoints, processes=1, threads=1, device="cpu", models=("resnet18",)),
         destinations=destinations,
         audit=AuditSettings(**audit),
     )

@@ -31,7 +31,9 @@ def settings(tmp_path, random_checkpoints):
     return NodeSettings(
         spool=SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{tmp_path / 'node.sqlite'}"),
-        analysis=AnalysisSettings(checkpoints=random_checkpoints, models=("resnet18",), threads=1, device="cpu"),
+        analysis=AnalysisSettings(
+            checkpoints=random_checkpoints, models=("resnet18",), processes=1, threads=1, device="cpu"
+        ),
         destinations=(FolderDestination(kind="folder", name="share", folder=tmp_path / "share"),),
     )
 

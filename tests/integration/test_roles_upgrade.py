@@ -64,7 +64,7 @@ def _settings(tmp_path, url, checkpoints):
     return NodeSettings(
         spool=SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=url),
-        analysis=AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), threads=1, device="cpu"),
+        analysis=AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), processes=1, threads=1, device="cpu"),
         destinations=(FolderDestination(kind="folder", name="share", folder=tmp_path / "share"),),
     )
 

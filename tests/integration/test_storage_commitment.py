@@ -35,7 +35,7 @@ def _settings(folder, checkpoints, node_port, destination):
         receiver={"port": node_port},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
-        analysis=AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), threads=1, device="cpu"),
+        analysis=AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), processes=1, threads=1, device="cpu"),
         delivery=DeliverySettings(first_delay_s=0.5, maximum_delay_s=1.0, first_probe_s=0.2, maximum_probe_s=0.5),
         destinations=(destination,),
     )
