@@ -15,7 +15,6 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.pdu_primitives import P_DATA
 
 from config.receiver import ReceiverSettings
@@ -24,10 +23,9 @@ from scp_node.scp.callers import Peer, Rejection
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
 from scp_node.scp.lobby import Lobby, Visit
-from scp_node.scp.messages import Command, CommandError, CommandField
+from scp_node.scp.messages import Command, CommandError, CommandField, encode_response
 from scp_node.scp.notices import SERVED_CLASS, Gathering
 from scp_node.scp.pace import Pace
-from scp_node.scp.part10 import is_uid
 from scp_node.scp.statuses import Answer
 from scp_node.scp.upper_layer import IDLE_WAIT_S, PROTOCOL_ERROR, UpperLayer
 from scp_node.security.certificates import Certificate
@@ -109,6 +107,25 @@ class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is unt
         except queue.Empty:
             return None, None
         return item
+
+    def answer(self, context_id: int, content: bytes) -> None:
+        """Send a Command Set, in pieces that the peer takes.
+
+        Raises
+        ------
+        ValueError
+            It takes no piece at all.
+        """
+        # Length, context id and control header of an item count (PS3.8 D.1); 0: without limit.
+        room = self.maximum_pdu_size - 6 if self.maximum_pdu_size else len(content)
+        if room < 1:
+            raise ValueError("the peer's maximum length is too small for any answer")
+        for place in range(0, len(content), room):
+            piece = content[place : place + room]
+            primitive = P_DATA()
+            is_last = place + room >= len(content)
+            primitive.presentation_data_value_list.append((context_id, (b"\3" if is_last else b"\1") + piece))
+            self.dul.send_pdu(primitive)
 
     def discard_unfinished(self) -> None:
         """Forget a message that will not be completed."""
@@ -231,13 +248,12 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
     def _serve_request(self, msg: Request, context_id: int) -> None:
         try:
             if isinstance(msg, Reception):
-                self._respond(C_STORE(), msg.command, context_id, self._server.handlers.on_c_store(msg))
+                self._respond(msg.command, context_id, self._server.handlers.on_c_store(msg))
                 self.pace.stored(time.monotonic())
             elif isinstance(msg, Gathering):
-                answer = msg.answer(self._server.handlers.notify)
-                self._respond(N_EVENT_REPORT(), msg.command, context_id, answer)
+                self._respond(msg.command, context_id, msg.answer(self._server.handlers.notify))
             elif self.peer is not None:
-                self._respond(C_ECHO(), msg, context_id, self._server.handlers.on_c_echo(self.peer))
+                self._respond(msg, context_id, self._server.handlers.on_c_echo(self.peer))
         except Exception as error:
             # For example a peer that announced a maximum length too small for any answer.
             _log.error("answer failed", peer_address=self.peer_address, exc_info=error)
@@ -245,19 +261,6 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         finally:
             self.dul.restart_idle_timer()
 
-    def _respond(
-        self, response: C_STORE | C_ECHO | N_EVENT_REPORT, command: Command, context_id: int, answer: Answer
-    ) -> None:
-        if not self.is_established:
-            return
-        response.MessageIDBeingRespondedTo = command.message_id
-        response.Status = int(answer.status)
-        if answer.comment:
-            response.ErrorComment = answer.comment
-        if is_uid(command.sop_class_uid):
-            response.AffectedSOPClassUID = command.sop_class_uid
-        if command.field is CommandField.N_EVENT_REPORT_RQ:
-            response.EventTypeID = command.event_type_id
-        if command.field is not CommandField.C_ECHO_RQ and is_uid(command.sop_instance_uid):
-            response.AffectedSOPInstanceUID = command.sop_instance_uid
-        self.dimse.send_msg(response, context_id)
+    def _respond(self, command: Command, context_id: int, answer: Answer) -> None:
+        if self.is_established:
+            self.dimse.answer(context_id, encode_response(command, answer.status, answer.comment))

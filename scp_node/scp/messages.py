@@ -1,4 +1,7 @@
-"""The Command Sets that this node understands (PS3.7 9.3), read from bytes; anything else ends the association."""
+"""The Command Sets that this node understands (PS3.7 9.3), read from bytes; anything else ends the association.
+
+Their answers are put together here too: the library's way over Data Sets takes 25 times as long.
+"""
 
 import struct
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from enum import IntEnum
 
 from scp_node.errors import NodeError
 from scp_node.scp.elements import IMPLICIT_LITTLE, EncodingError, elements
-from scp_node.scp.part10 import decode_uid
+from scp_node.scp.part10 import decode_uid, is_uid
 
 MAXIMUM_COMMAND_BYTES = 16384
 """A C-STORE-RQ with every optional element is below 500 bytes."""
@@ -14,6 +17,8 @@ _HIGH = b"\1\0"
 """Priority (0000,0700), PS3.7 9.3.1.1."""
 _NO_DATA_SET = 0x0101
 """Command Data Set Type (0000,0800), PS3.7 E.1."""
+_IS_RESPONSE = 0x8000
+"""Of a Command Field."""
 
 
 class CommandError(NodeError):
@@ -78,6 +83,42 @@ def parse_command(content: bytes) -> Command:
     if command.field is CommandField.C_ECHO_RQ and command.has_data_set:
         raise CommandError("a C-ECHO-RQ announces a Data Set")
     return command
+
+
+def encode_response(command: Command, status: int, comment: str = "") -> bytes:
+    """Return the Command Set that answers a request (PS3.7 9.3.1.2, 9.3.5.2, 10.3.1.2), without a Data Set.
+
+    Parameters
+    ----------
+    comment
+        Error Comment (0000,0902), ASCII; empty: none.
+    """
+    content = b""
+    if is_uid(command.sop_class_uid):
+        content += _element(0x0002, _padded(command.sop_class_uid, b"\0"))
+    content += _element(0x0100, _SHORT.pack(command.field | _IS_RESPONSE))
+    content += _element(0x0120, _SHORT.pack(command.message_id))
+    content += _element(0x0800, _SHORT.pack(_NO_DATA_SET))
+    content += _element(0x0900, _SHORT.pack(status))
+    if comment:
+        content += _element(0x0902, _padded(comment, b" "))
+    if command.field is not CommandField.C_ECHO_RQ and is_uid(command.sop_instance_uid):
+        content += _element(0x1000, _padded(command.sop_instance_uid, b"\0"))
+    if command.field is CommandField.N_EVENT_REPORT_RQ:
+        content += _element(0x1002, _SHORT.pack(command.event_type_id))
+    return _element(0x0000, _LONG.pack(len(content))) + content
+
+
+_SHORT, _LONG, _ELEMENT = struct.Struct("<H"), struct.Struct("<L"), struct.Struct("<HHL")
+
+
+def _element(number: int, value: bytes) -> bytes:
+    return _ELEMENT.pack(0x0000, number, len(value)) + value
+
+
+def _padded(text: str, filler: bytes) -> bytes:
+    value = text.encode("ascii")
+    return value + filler * (len(value) % 2)
 
 
 def _unsigned_short(values: dict[int, bytes], tag: int, name: str) -> int:

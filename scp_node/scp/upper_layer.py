@@ -7,7 +7,7 @@ Subclasses, no patches: other users of the library in this process are not chang
 - A connection that closes before, or dies of, its A-ASSOCIATE-RQ keeps its place for a time-out: the association is
   woken by `_UpperLayer.run_reactor`.
 - Both threads of an association ask every millisecond whether there is anything to do (67 % of a core for 20 that are
-  idle): here they wait.
+  idle): here they wait, and are not late for what has happened meanwhile.
 - Requests without a UID are never answered, any DIMSE message may be endless, the temporary file of a Data Set lies in
   the system's folder and leaks when the association breaks: `association` serves by itself.
 - A byte now and then keeps an association for ever: `idle_timer_expired` asks its `Pace`.
@@ -41,6 +41,8 @@ _PDU_ALLOWANCE_BYTES = 1024
 """Some peers do not count headers."""
 IDLE_WAIT_S = 0.1
 """Timers are looked at this often; everything else ends the wait."""
+_PAUSE_S = 0.0001
+"""Between two waits, instead of a millisecond by which each answer was late."""
 _A_ASSOCIATE_RQ = 0x01
 PROTOCOL_ERROR, _CONNECTION_CLOSED, _DATA_RECEIVED = "Evt19", "Evt17", "Evt10"
 
@@ -78,6 +80,7 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
         super().__init__(assoc)
         self.daemon = True
         self.to_user_queue = _RingingQueue(assoc)
+        self._run_loop_delay = _PAUSE_S
         self._limits = {
             _A_ASSOCIATE_RQ: MAXIMUM_ASSOCIATE_BYTES,
             DATA: assoc.ae.maximum_pdu_size + _PDU_ALLOWANCE_BYTES,

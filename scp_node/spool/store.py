@@ -20,7 +20,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FOLDER_MODE = 0o700
 _FAN_OUT_DEPTH = 3
-"""``objects/ab/cd``: these folders are never removed; a results folder, one deeper, is."""
+"""``results/ab/cd``: these folders are never removed, those of objects neither; a results folder, one deeper, is."""
 AREAS = ("objects", "results")
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 """Names of the folders in an area."""
@@ -104,7 +104,8 @@ class Spool:
             raise ValueError(f"{temporary.name} is not in the incoming folder")
         if not _SHA256.fullmatch(sha256):
             raise ValueError("sha256 must be 64 hexadecimal digits")
-        relative = f"objects/{sha256[:2]}/{sha256[2:4]}/{sha256}.dcm"
+        # One level: with two nearly every object needed a new folder, and so two more synchronisations.
+        relative = f"objects/{sha256[:2]}/{sha256}.dcm"
         target = self.path(relative)
         with full_disk_is_spool_full():
             self._make_durable_folder(target.parent)

@@ -2,17 +2,26 @@
 
 import struct
 from datetime import UTC, datetime
+from io import BytesIO
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pynetdicom.dsutils import decode
 
 from config.base import Priority
 from scp_node.records import Intake
 from scp_node.scp.assembly import Assembler, Fragment, Request, split_fragments, take_apart
 from scp_node.scp.callers import Peer
 from scp_node.scp.handlers import AcceptedContext, Handlers, Reception
-from scp_node.scp.messages import MAXIMUM_COMMAND_BYTES, Command, CommandError, CommandField, parse_command
+from scp_node.scp.messages import (
+    MAXIMUM_COMMAND_BYTES,
+    Command,
+    CommandError,
+    CommandField,
+    encode_response,
+    parse_command,
+)
 from scp_node.scp.part10 import Implementation
 from scp_node.spool.store import Spool
 
@@ -83,6 +92,38 @@ def test_what_is_no_request_for_us_ends_the_association(content: bytes) -> None:
 def test_random_commands_raise_our_own_error_only(content: bytes) -> None:
     with pytest.raises(CommandError):
         parse_command(content)
+
+
+def answer_to(status: int = 0, comment: str = "", **request: object) -> dict[str, object]:
+    """What a library reads in our answer."""
+    values = {"field": 1, "message_id": 7, "sop_class_uid": CR, "sop_instance_uid": "1.2.345", "has_data_set": True}
+    content = encode_response(Command(**values | request), status, comment)  # type: ignore[arg-type] # a test's own
+    found = {element.keyword: element.value for element in decode(BytesIO(content), True, True)}
+    assert found.pop("CommandGroupLength") == len(content) - 12
+    assert found.pop("CommandDataSetType") == 0x0101
+    return found
+
+
+def test_a_store_is_answered_with_its_uids() -> None:
+    expected = {"CommandField": 0x8001, "MessageIDBeingRespondedTo": 7, "Status": 0}
+    uids = {"AffectedSOPClassUID": CR, "AffectedSOPInstanceUID": "1.2.345"}
+    assert answer_to() == expected | uids
+    assert answer_to(0xA700, "no space left") == expected | uids | {"Status": 0xA700, "ErrorComment": "no space left"}
+
+
+def test_an_echo_and_an_event_report_are_answered_with_theirs() -> None:
+    expected = {"MessageIDBeingRespondedTo": 7, "Status": 0, "AffectedSOPClassUID": CR}
+    assert answer_to(field=CommandField.C_ECHO_RQ) == expected | {"CommandField": 0x8030}
+    report = expected | {"CommandField": 0x8100, "EventTypeID": 2, "AffectedSOPInstanceUID": "1.2.345"}
+    assert answer_to(field=CommandField.N_EVENT_REPORT_RQ, event_type_id=2) == report
+
+
+def test_what_is_no_uid_is_not_sent_back() -> None:
+    assert answer_to(sop_class_uid="", sop_instance_uid="../x").keys() == {
+        "CommandField",
+        "MessageIDBeingRespondedTo",
+        "Status",
+    }
 
 
 def pdv(context_id: int, control: int, content: bytes) -> bytes:

@@ -83,7 +83,7 @@ def test_a_discarded_file_is_gone_and_may_be_discarded_again(spool: Spool) -> No
 def test_adopt_moves_under_the_name_of_the_content(spool: Spool) -> None:
     incoming = receive(spool, b"pixels")
     name = spool.adopt(incoming.path, incoming.sha256)
-    assert name == f"objects/{incoming.sha256[:2]}/{incoming.sha256[2:4]}/{incoming.sha256}.dcm"
+    assert name == f"objects/{incoming.sha256[:2]}/{incoming.sha256}.dcm"
     assert spool.path(name).read_bytes() == b"headerpixels"
     assert not incoming.path.exists()
 
@@ -119,9 +119,8 @@ def test_adopt_synchronises_the_file_before_and_the_folder_after_the_rename(
     incoming = receive(spool, b"pixels")
     name = spool.adopt(incoming.path, incoming.sha256)
     temporary = incoming.path.relative_to(spool.folder).as_posix()
-    objects, first, second = "objects", name[: len("objects/ab")], name[: len("objects/ab/cd")]
-    folders = [("fsync", "."), ("fsync", objects), ("fsync", first)]
-    assert done == [*folders, ("fsync", temporary), ("rename", temporary), ("fsync", second)]
+    folders = [("fsync", "."), ("fsync", "objects")]
+    assert done == [*folders, ("fsync", temporary), ("rename", temporary), ("fsync", name[: len("objects/ab")])]
 
 
 def test_adopt_by_many_threads_at_once_leaves_one_file(spool: Spool) -> None:
