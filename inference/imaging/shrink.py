@@ -28,7 +28,9 @@ def by_whole_factor(values: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]
 
 
 def to_size(values: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    """Reduce by averaging, first by a whole factor: where that leaves a rest, edges are a little softer than by areas.
+    """Reduce by averaging, by halves as long as that goes: edges are a little softer than by areas.
+
+    Less than one pixel of the result is left out at its ends.
 
     A side that is to grow is interpolated.
 
@@ -41,7 +43,9 @@ def to_size(values: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.ui
     -------
     (rows, columns) uint8
     """
-    smaller = by_whole_factor(values, max(1, min(values.shape[0] // rows, values.shape[1] // columns)))
+    smaller = values
+    while min(smaller.shape[0] // rows, smaller.shape[1] // columns) >= 2:
+        smaller = by_whole_factor(smaller, 2)
     if smaller.shape == (rows, columns):
         return smaller
     shrinks = smaller.shape[0] >= rows and smaller.shape[1] >= columns

@@ -103,8 +103,11 @@ class Analyser:
         return tuple(self._together.each(lambda item: self._store(item, folder), results))
 
     def _store(self, item: ResultObject, folder: str) -> ResultFile:
-        content = item.encode()
-        sha256 = hashlib.sha256(content).hexdigest()
+        parts = item.parts()
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        sha256 = digest.hexdigest()
         return ResultFile(
             kind=item.kind,
             model=item.model,
@@ -115,9 +118,11 @@ class Analyser:
             transfer_syntax_uid=item.transfer_syntax_uid,
             # A UID of our own making: digits and dots. With the digest, because a worker that was paused and
             # replaced must not write over what its successor has sent.
-            file=self._spool.write_durably(f"{folder}/{item.sop_instance_uid}-{sha256[:12]}.dcm", content),
+            file=self._spool.write_durably(
+                f"{folder}/{item.sop_instance_uid}-{sha256[:12]}.dcm", lambda file: file.writelines(parts)
+            ),
             sha256=sha256,
-            size_bytes=len(content),
+            size_bytes=sum(map(len, parts)),
         )
 
     @staticmethod

@@ -69,11 +69,15 @@ class ResultObject:
 
     def encode(self) -> bytes:
         """The object as a Part 10 file (PS3.10 7)."""
+        return b"".join(self.parts())
+
+    def parts(self) -> tuple[bytes, ...]:
+        """The pieces of that file, one after the other; pixels are a piece of their own, which nobody copies."""
         buffer = BytesIO()
         pixels = self.dataset.get("PixelData")
         if pixels is None or self.dataset["PixelData"].is_undefined_length:
             self.dataset.save_as(buffer, enforce_file_format=True)
-            return buffer.getvalue()
+            return (buffer.getvalue(),)
         # Plain pixels are the last element and are put there as they are: pydicom would copy them four times.
         element = self.dataset["PixelData"]
         del self.dataset["PixelData"]
@@ -82,7 +86,7 @@ class ResultObject:
         finally:
             self.dataset["PixelData"] = element
         head = struct.pack("<HH2sxxL", element.tag.group, element.tag.element, element.VR.encode(), len(pixels))
-        return b"".join((buffer.getvalue(), head, pixels))
+        return (buffer.getvalue() + head, pixels)
 
 
 class Each(Protocol):
