@@ -271,3 +271,51 @@ def test_parallel_associations_do_not_mix(receiving):
         client.socket.close()
     for uid, content in zip(uids, contents, strict=True):
         assert running.stored[uid].read_bytes().endswith(content)
+
+
+# --- many PDUs at once, and answers in pieces ------------------------------------------------------------------------
+
+
+def test_a_data_set_in_pieces_of_one_byte_is_stored(receiving):
+    """Thirty thousand PDUs, of which dozens arrive with each read."""
+    running = receiving()
+    content = data_set(filler=30_000)
+    with Client(running.port, associated=True) as client:
+        pieces = [data(content[place : place + 1], 0) for place in range(len(content))]
+        client.send(data(store_command(), 3) + b"".join(pieces) + data(b"", 2))
+        assert client.status() == 0
+    assert running.instances[INSTANCE].size_bytes == len(content)
+
+
+def test_a_malformed_pdu_among_good_ones_ends_the_association(receiving):
+    """All of it arrives at once."""
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        client.send(data(store_command(), 3) + data(data_set(), 0) + pdu(4, b"\0\0\0\xff\1\0") + data(b"", 2))
+        assert client.is_aborted()
+    running.wait_until_quiet()
+    assert not running.instances
+
+
+@pytest.mark.parametrize("maximum_length", [7, 20, 100, 0])
+def test_an_answer_comes_in_pieces_that_the_peer_takes(receiving, maximum_length):
+    running = receiving()
+    with Client(running.port, associated=True, request=associate_request(maximum_length)) as client:
+        client.send(data(store_command(), 3) + data(data_set(), 2))
+        content = b""
+        while True:
+            answer = client.receive()
+            assert not maximum_length or len(answer) - 6 <= maximum_length
+            content += answer[12:]
+            if answer[11] == 3:
+                break
+            assert answer[11] == 1
+    assert content.endswith(struct.pack("<HHL", 0, 0x1000, 10) + INSTANCE.encode() + b"\0")
+
+
+def test_a_peer_that_takes_no_answer_at_all_is_aborted(receiving):
+    running = receiving()
+    with Client(running.port, associated=True, request=associate_request(6)) as client:
+        client.send(data(ECHO_COMMAND, 3, 3))
+        assert client.is_aborted()
+    assert_echo_is_quick(running.port)
