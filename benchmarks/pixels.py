@@ -20,10 +20,15 @@ ENCODINGS = {
 
 
 def node(file: str):
+    import cv2
+
     from inference.imaging.render import render
     from inference.imaging.source import read_header, read_pixels
     from inference.models.preprocess import InputSpec, to_model_input
     from inference.records import RenderRule
+
+    # As in a child process.
+    cv2.setNumThreads(1)
 
     def run():
         image = render(read_pixels(read_header(Path(file))), RenderRule.AUTO)
