@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scp_node.errors import SpoolFullError
+from scp_node.spool.writeback import begin_writing
 
 HEAD_BYTES = 16384
 """How much of the content is kept in memory, for whoever must know what it is before it is complete."""
 _BLOCK_BYTES = 4096
 """Writes end where blocks do: what begins or ends within one costs the kernel half as much again for all of it."""
+_STEP_BYTES = 2 << 20
+"""After so much the kernel is told to begin: at the end there is less to wait for."""
 _PIECES = 64
 """More than these are put together before they are written."""
 _DISK_IS_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -66,6 +69,7 @@ class IncomingFile:
         self._head = bytearray()
         # Not written yet, less than a block.
         self._rest = b""
+        self._written_bytes = self._begun_bytes = 0
         self._descriptor: int | None = None
         with full_disk_is_spool_full():
             self._descriptor = open_private(path)
@@ -136,6 +140,10 @@ class IncomingFile:
             rest = memoryview(b"".join(pieces))[written:]
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
+        self._written_bytes += size
+        if (waiting := self._written_bytes - self._begun_bytes) >= _STEP_BYTES:
+            begin_writing(self._descriptor, self._begun_bytes, waiting)
+            self._begun_bytes = self._written_bytes
 
     def _release(self) -> None:
         descriptor, self._descriptor = self._descriptor, None

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from scp_node.spool import incoming
 from scp_node.spool.incoming import HEAD_BYTES, IncomingFile
+from scp_node.spool.writeback import begin_writing
 
 BLOCK = incoming._BLOCK_BYTES
 
@@ -96,3 +98,33 @@ def test_nothing_is_written_to_a_file_that_was_closed(tmp_path: Path) -> None:
         file.write(bytes(BLOCK))
     file.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_kernel_begins_to_write_while_the_rest_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte once, in the order of the file; a small file is left to the fsync."""
+    begun = []
+    monkeypatch.setattr(incoming, "begin_writing", lambda _descriptor, start, count: begun.append((start, count)))
+    small, large = IncomingFile(tmp_path / "small.part"), IncomingFile(tmp_path / "large.part", b"header")
+    small.write(bytes(2**20))
+    assert not begun
+    for _ in range(6):
+        large.write(bytes(2**20 - 100))
+    end = 0
+    for start, count in begun:
+        assert start == end
+        end += count
+    assert 4 * 2**20 <= end <= 6 * 2**20
+    small.discard()
+    large.discard()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sync_file_range is Linux's")
+def test_a_hint_that_the_kernel_refuses_is_no_error(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    begin_writing(writing, 0, 4096)
+    os.close(reading)
+    os.close(writing)
+    begin_writing(writing, 0, 4096)
+    with (tmp_path / "x").open("wb", buffering=0) as file:
+        file.write(bytes(8192))
+        begin_writing(file.fileno(), 0, 8192)
