@@ -9,10 +9,22 @@ _CUDA_DRIVER = Path("/dev/nvidiactl")
 _MOST_PROCESSES = 8
 """Without being asked for more: each takes 0.7 GB with an 18 MB radiograph."""
 
+_MOST_AT_A_TIME = 4
+"""Pictures of one analysis: three models and all of them together."""
+
 
 def threads_per_process(settings: AnalysisSettings) -> int:
     """Threads one process may use: as configured, or the cores this process may run on divided by the processes."""
     return settings.threads or max(1, _cores() // processes(settings))
+
+
+def threads_for_results(settings: AnalysisSettings) -> int:
+    """Results that one process makes at a time: as threads are configured, or one for each core, four at most.
+
+    They may be more than the cores have room for: while all children draw they take turns, and when only one has
+    something to do it has all cores.
+    """
+    return settings.threads or min(_MOST_AT_A_TIME, _cores())
 
 
 def processes(settings: AnalysisSettings) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from config.analysis import AnalysisSettings
 from config.results import ResultSettings
 from config.storage import SpoolSettings
-from inference.cores import threads_per_process
+from inference.cores import threads_for_results
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
@@ -34,7 +34,7 @@ def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[
         open_engine(arguments),
         ResultSettings.model_validate(arguments["results"]),
         Spool(SpoolSettings.model_validate(arguments["spool"])),
-        threads=threads_per_process(AnalysisSettings.model_validate(arguments["analysis"])),
+        threads=threads_for_results(AnalysisSettings.model_validate(arguments["analysis"])),
     )
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from pydicom.data import get_testdata_file
 
 from config.analysis import AnalysisSettings, EligibilitySettings
-from inference.cores import processes, threads_per_process
+from inference.cores import processes, threads_for_results, threads_per_process
 from inference.engine import Engine, LoadedModel
 from inference.errors import CheckpointError, DeviceError, InferenceError, SourceError
 from inference.imaging.source import read_header, read_pixels
@@ -297,6 +297,8 @@ def test_threads_are_cores_divided_by_processes_unless_configured(monkeypatch):
     assert threads_per_process(plain.model_copy(update={"processes": 3})) == 2
     assert threads_per_process(plain.model_copy(update={"processes": 64})) == 1
     assert threads_per_process(plain.model_copy(update={"threads": 5})) == 5
+    assert threads_for_results(plain) == 4
+    assert threads_for_results(plain.model_copy(update={"threads": 1})) == 1
 
 
 @pytest.mark.parametrize(

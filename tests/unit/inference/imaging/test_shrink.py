@@ -28,7 +28,7 @@ def test_each_pixel_is_the_mean_of_a_block(chest, factor):
     assert np.abs(reduced - blocks.mean(axis=(1, 3))).max() <= 0.5
 
 
-@pytest.mark.parametrize("shape", [(512, 512), (768, 723), (224, 224), (1000, 941), (1841, 1955), (60, 900), (128, 120)])
+@pytest.mark.parametrize("shape", [(512, 512), (768, 723), (224, 224), (1000, 941), (1841, 1955), (60, 900)])
 def test_a_size_is_close_to_the_exact_areas(chest, shape):
     reduced = to_size(chest, *shape)
     assert reduced.shape == shape
