@@ -22,9 +22,10 @@ from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
 from scp_node.jobs.together import Together
 from scp_node.records import ResultKind
+from scp_node.results.case import ResultObject
 from scp_node.results.catalog import build_results
-from scp_node.results.evidence import ResultObject, is_own_result
 from scp_node.results.predecessors import Predecessor, read_predecessor
+from scp_node.results.recognition import is_own_result
 from scp_node.spool.store import Spool
 
 

@@ -31,8 +31,8 @@ from inference.records import Analysis, ChestImage, Ineligibility, Prediction, R
 from scp_node.errors import ResultError
 from scp_node.jobs.loading import open_engine
 from scp_node.results.catalog import build_results
-from scp_node.results.evidence import is_own_result
 from scp_node.results.overlay import montage, single
+from scp_node.results.recognition import is_own_result
 
 _MAP_SIZE = 256
 """Longest side of a saliency map as it is handed out; the maps themselves are 7 x 7 or so."""

@@ -7,8 +7,8 @@ from datetime import datetime
 from config.results import ResultSettings
 from inference.records import Analysis
 from scp_node.errors import ResultError
-from scp_node.results import evidence, secondary_capture, structured_report, text_summary
-from scp_node.results.evidence import Case, Each, ResultObject
+from scp_node.results import secondary_capture, structured_report, text_summary
+from scp_node.results.case import Case, Each, ResultObject, open_case
 from scp_node.results.predecessors import Predecessor
 
 
@@ -83,7 +83,7 @@ def build_results(
     ValueError
         ``made_at`` has no time zone.
     """
-    case = evidence.open_case(analysis, settings, made_at, predecessors, each)
+    case = open_case(analysis, settings, made_at, predecessors, each)
     results: tuple[ResultObject, ...] = ()
     for builder in BUILDERS:
         if builder.is_wanted(settings):

@@ -4,9 +4,9 @@ from pydicom import FileDataset
 
 from scp_node.records import ResultKind
 from scp_node.results import codes, evidence, predecessors, uids
+from scp_node.results.case import Case, ResultObject
 from scp_node.results.codes import Concept
 from scp_node.results.content import Relation, code, image, text, uidref
-from scp_node.results.evidence import Case, ResultObject
 
 COMPLETE = "COMPLETE"
 PARTIAL = "PARTIAL"

@@ -14,7 +14,7 @@ from pydicom.uid import JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless,
 from inference.records import Prediction
 from scp_node.records import ResultKind
 from scp_node.results import codes, context, evidence, overlay, uids, wording
-from scp_node.results.evidence import Case, ResultObject
+from scp_node.results.case import Case, ResultObject
 
 SERIES_DESCRIPTION = "AI Grad-CAM overlay"
 JPEG_METHOD = "ISO_10918_1"

@@ -5,9 +5,9 @@ from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, Enhanc
 from inference.records import Prediction
 from scp_node.records import ResultKind
 from scp_node.results import codes, context, document, evidence, uids, wording
+from scp_node.results.case import Case, ResultObject
 from scp_node.results.codes import Concept
 from scp_node.results.content import Relation, code, container, date, image, number, put_container, text, time, uidref
-from scp_node.results.evidence import Case, ResultObject
 
 SERIES = (1, "AI pneumonia SR")
 SOP_CLASSES = {

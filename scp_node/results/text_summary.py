@@ -4,8 +4,8 @@ from pydicom.uid import BasicTextSRStorage
 
 from scp_node.records import ResultKind
 from scp_node.results import codes, document, evidence, uids, wording
+from scp_node.results.case import Case, ResultObject
 from scp_node.results.content import Relation, container, put_container, text
-from scp_node.results.evidence import Case, ResultObject
 
 SERIES = (2, "AI pneumonia summary")
 

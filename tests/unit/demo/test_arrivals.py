@@ -23,8 +23,8 @@ from scp_node.demo.arrivals import read, save_preview, statements
 from scp_node.demo.pacs import StoredObject
 from scp_node.demo.phantoms import chest_array, cr
 from scp_node.records import ResultKind
+from scp_node.results.case import ResultObject
 from scp_node.results.catalog import build_results
-from scp_node.results.evidence import ResultObject
 
 
 def prediction(model: str, probability: float) -> Prediction:

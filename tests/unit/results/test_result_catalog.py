@@ -14,7 +14,7 @@ from scp_node.jobs.together import Together
 from scp_node.records import ResultKind
 from scp_node.results import catalog
 from scp_node.results.catalog import build_results
-from scp_node.results.evidence import is_own_result
+from scp_node.results.recognition import is_own_result
 
 M, S, R, T = ResultKind.MONTAGE, ResultKind.SINGLE, ResultKind.MEASUREMENT_REPORT, ResultKind.TEXT_SUMMARY
 
