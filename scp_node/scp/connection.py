@@ -112,7 +112,7 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         self._begin += count
 
     def _fill(self, wanted: int) -> None:
-        """Read until as much is there, and what else has arrived."""
+        """Read until as much is there, and within an association what else has arrived."""
         if self._begin:
             # Less than a PDU is left: the next read has room for many.
             left = self._end - self._begin
@@ -122,11 +122,13 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
             before = self._buffer[: self._end]
             self._buffer = _memory(wanted)
             self._buffer[: len(before)] = before
+        # Who is nobody yet fills no more memory than the request needs.
+        end = len(self._buffer) if self.assoc.is_established else wanted
         limit_s = self.assoc.read_limit_s
         deadline = time.monotonic() + limit_s
         self._set_limit(limit_s)
         while self._end - self._begin < wanted:
-            count = self.socket.recv_into(self._buffer[self._end :])
+            count = self.socket.recv_into(self._buffer[self._end : end])
             if not count:
                 break
             self._end += count

@@ -27,6 +27,10 @@ from raw_dicom import (
     store_command,
 )
 
+from scp_node.scp.connection import Connection
+
+ASSOCIATE_RJ = 3
+
 # --- nobody else waits -----------------------------------------------------------------------------------------------
 
 
@@ -295,6 +299,25 @@ def test_a_malformed_pdu_among_good_ones_ends_the_association(receiving):
         assert client.is_aborted()
     running.wait_until_quiet()
     assert not running.instances
+
+
+def test_who_is_rejected_fills_no_memory(receiving, monkeypatch):
+    """A megabyte behind the request, from somebody whom nobody knows: it stays out of the connection's buffer."""
+    opened = []
+
+    class Counted(Connection):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opened.append(self)
+
+    monkeypatch.setattr("scp_node.scp.acceptor.Connection", Counted)
+    running = receiving(callers=[{"ae_title": "OTHER"}])
+    with Client(running.port) as client:
+        client.send(associate_request() + bytes(2**20))
+        assert client.receive()[:1] in {CLOSED, bytes([ASSOCIATE_RJ]), bytes([ABORT])}
+    running.wait_until_quiet()
+    (connection,) = opened
+    assert connection.received_bytes < len(associate_request()) + 100
 
 
 @pytest.mark.parametrize("maximum_length", [7, 20, 100, 0])
