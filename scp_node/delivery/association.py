@@ -13,6 +13,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
 from scp_node.delivery.transmission import send_files_directly
+from scp_node.delivery.waiting import Waiting
 from scp_node.errors import NodeError
 from scp_node.security.certificates import CredentialsError
 from scp_node.security.contexts import ClientContext, client_context
@@ -68,7 +69,7 @@ class Connection:
 
     association: Association
     requestor: _Requestor
-    wire: socket.socket | None
+    with_it: tuple[socket.socket | Waiting, ...] = ()
 
     @property
     def is_usable(self) -> bool:
@@ -83,8 +84,8 @@ class Connection:
         if self.association.dul.is_alive():
             self.association.dul.join(timeout=_LAST_WORDS_S)
         self.requestor.close()
-        if self.wire is not None:
-            self.wire.close()
+        for one in self.with_it:
+            one.close()
 
 
 @contextmanager
@@ -148,10 +149,12 @@ def connect(
         )
     except OSError as error:  # the name has no address
         raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
-    wire = None
+    with_it: list[socket.socket | Waiting] = []
     if association.is_established:
-        wire = send_files_directly(association, ae.raw, destination.timeout_s)
-    connection = Connection(association=association, requestor=ae, wire=wire)
+        with_it += send_files_directly(association, ae.raw, destination.timeout_s)
+        if not handlers:
+            with_it.append(Waiting(association))
+    connection = Connection(association=association, requestor=ae, with_it=tuple(with_it))
     took_s = time.monotonic() - started
     failure = _failure(connection, destination, is_connected=is_connected, took_s=took_s)
     if failure is not None:

@@ -17,7 +17,13 @@ from scp_node.delivery.folder import alternatives
 from scp_node.delivery.keeping import Associations
 from scp_node.delivery.records import ContextOutcome, EchoOutcome, IsWanted, Report
 from scp_node.delivery.statuses import Status, verdict_on
+from scp_node.delivery.transmission import Messages
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
+
+Contexts = dict[str, int]
+"""Transfer Syntax UID -> id of the context in which it was accepted."""
+Accepted = dict[str, Contexts]
+"""SOP Class UID -> what is accepted for it."""
 
 _UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 
@@ -82,12 +88,12 @@ def send(
 
 def _send_group(
     association: Association,
-    accepted: dict[str, set[str]],
+    accepted: Accepted,
     group: Sequence[Outgoing],
     destination: DicomDestination,
     note: Any,  # noqa: ANN401 - the closure of send
 ) -> None:
-    takers = [item for item in group if accepted.get(item.sop_class_uid, set()) & set(_syntaxes(item))]
+    takers = [item for item in group if not accepted.get(item.sop_class_uid, {}).keys().isdisjoint(_syntaxes(item))]
     if not takers:
         for item in group:
             name = UID(item.sop_class_uid).name
@@ -113,15 +119,14 @@ class _StaleError(Exception):
 _Word = tuple[Verdict, int | None, str]
 
 
-def _send_one(association: Association, item: Outgoing, syntaxes: set[str], destination: DicomDestination) -> _Word:
+def _send_one(association: Association, item: Outgoing, contexts: Contexts, destination: DicomDestination) -> _Word:
     try:
-        answer = association.send_c_store(_content(item, syntaxes))
+        status = _store(association, item, contexts)
     except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         return _not_sent(error, destination)
-    if "Status" not in answer:
+    if status is None:
         what = f"did not answer within {destination.timeout_s:g} s or ended the association"
         return Verdict.TRANSIENT, None, f"{destination.ae_title} {what}"
-    status = int(answer.Status)
     verdict, words = verdict_on(status)
     if status == Status.SUCCESS:
         return verdict, status, ""
@@ -138,17 +143,21 @@ def _not_sent(error: Exception, destination: DicomDestination) -> _Word:
     return Verdict.PERMANENT, None, f"the result's file is damaged: {type(error).__name__}"
 
 
-def _content(item: Outgoing, syntaxes: set[str]) -> Path | Dataset:
-    """Return the file where it can be sent as it is, else what is to be encoded anew."""
-    if item.transfer_syntax_uid in syntaxes:
-        if item.size_bytes is not None and item.file.stat().st_size != item.size_bytes:
-            raise ValueError("not the size that was written")
-        return item.file
-    dataset = dcmread(item.file)
-    if UID(item.transfer_syntax_uid).is_compressed:
-        # The object keeps its UID and its lossy flags: nothing but the encoding changes.
-        dataset.decompress(generate_instance_uid=False)
-    return dataset
+def _store(association: Association, item: Outgoing, contexts: Contexts) -> int | None:
+    """Send one object, the file where it can be sent as it is, else encoded anew; None: no answer."""
+    content: Path | Dataset = item.file
+    context_id = contexts.get(item.transfer_syntax_uid)
+    if context_id is None:
+        content = dcmread(item.file)
+        if UID(item.transfer_syntax_uid).is_compressed:
+            # The object keeps its UID and its lossy flags: nothing but the encoding changes.
+            content.decompress(generate_instance_uid=False)
+    elif item.size_bytes is not None and item.file.stat().st_size != item.size_bytes:
+        raise ValueError("not the size that was written")
+    elif isinstance(association.dimse, Messages):
+        return association.dimse.store(item, context_id)
+    answer = association.send_c_store(content)
+    return int(answer.Status) if "Status" in answer else None
 
 
 def _syntaxes(item: Outgoing) -> tuple[str, ...]:
@@ -156,10 +165,11 @@ def _syntaxes(item: Outgoing) -> tuple[str, ...]:
     return (item.transfer_syntax_uid, *(s for s in _UNCOMPRESSED if s != item.transfer_syntax_uid))
 
 
-def _accepted(association: Association) -> dict[str, set[str]]:
-    accepted: dict[str, set[str]] = {}
+def _accepted(association: Association) -> Accepted:
+    accepted: Accepted = {}
     for context in association.accepted_contexts:
-        accepted.setdefault(str(context.abstract_syntax), set()).add(str(context.transfer_syntax[0]))
+        contexts = accepted.setdefault(str(context.abstract_syntax), {})
+        contexts.setdefault(str(context.transfer_syntax[0]), context.context_id)
     return accepted
 
 
@@ -209,7 +219,7 @@ def negotiate(
         ContextOutcome(
             sop_class_uid=sop_class,
             transfer_syntax_uid=syntax,
-            is_accepted=syntax in accepted.get(sop_class, set()),
+            is_accepted=syntax in accepted.get(sop_class, {}),
         )
         for sop_class, syntax in proposed
     )

@@ -1,27 +1,28 @@
-"""Sends C-STORE requests with a file's Data Set as it lies in the spool: unread, undecoded, past pynetdicom's queue.
+"""C-STORE with a file's Data Set as it lies in the spool: unread, undecoded, past pynetdicom's queue (PS3.7 9.3.1).
 
-pynetdicom makes an object of each fragment, hands it to the thread of its state machine and sends it there, 800 times
-for one picture at an archive that takes 16 KiB at a time. Here the thread that sends a message writes it. Through TLS,
-messages go the way of pynetdicom: two threads must not read and write one session at a time.
+pynetdicom parses the file's head, builds the command as a data set of its own, makes an object of each fragment, hands
+it to the thread of its state machine and sends it there, 800 times for one picture at an archive that takes 16 KiB at a
+time. Here the thread that sends a message writes it. Through TLS, messages go the way of pynetdicom: two threads must
+not read and write one session at a time.
 """
 
 import contextlib
+import os
 import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu import P_DATA_TF
 
-# Sends files by path without decoding them; what is sent as a data set is not concerned.
+from scp_node.records import Outgoing
+
+# Through TLS too: sends files by path without decoding them. What is sent as a data set is not concerned.
 _config.STORE_SEND_CHUNKED_DATASET = True
 
 _AT_ONCE_BYTES = 2**20
@@ -29,12 +30,18 @@ _PIECES = 512
 """At once: the kernel takes 1024 (IOV_MAX), and a peer that takes 1 KiB at a time makes more of a mebibyte."""
 _PDV_HEADER_BYTES = 6
 """Length, context and control header of a fragment count into the peer's maximum length (PS3.8 D.1)."""
-_LAST_COMMAND, _DATA, _LAST_DATA = 3, 0, 2
+_COMMAND, _LAST_COMMAND, _DATA, _LAST_DATA = 1, 3, 0, 2
 """Message control headers, PS3.8 E.2."""
+_PAUSED_AFTER_S = 0.0001
+
+_GROUP_LENGTH = b"DICM\x02\x00\x00\x00UL\x04\x00"
+_GROUP_LENGTH_AT = 128
+_META_AT = 144
+_LONGEST_META_BYTES = 2**16
 
 
 class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
-    """The messages of one association.
+    """The messages of one association that has been established.
 
     Parameters
     ----------
@@ -48,67 +55,85 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
         super().__init__(association)
         self._wire = wire
         self._timeout_s = timeout_s
+        limit = self.maximum_pdu_size
+        self._fragment_bytes = max(1, min(limit or _AT_ONCE_BYTES, _AT_ONCE_BYTES) - _PDV_HEADER_BYTES)
+        self._buffer = bytearray()
 
-    def send_msg(self, primitive: Any, context_id: int) -> None:  # noqa: ANN401 - as pynetdicom has it
-        """Send a message; when it cannot be sent, the connection ends, and with it the wait for an answer."""
-        place = primitive._dataset_path if isinstance(primitive, C_STORE) else None
-        if place is None:
-            super().send_msg(primitive, context_id)
-            return
-        file, offset = place
-        # A file that cannot be opened harms nothing: no byte of the message has been sent.
-        with Path(file).open("rb", buffering=0) as content:
-            content.seek(offset)
+    def store(self, item: Outgoing, context_id: int) -> int | None:
+        """Send a file in the transfer syntax that it is written in; return the status, None: no answer that is one.
+
+        Raises
+        ------
+        OSError
+            The file cannot be opened or read; no byte of the message has been sent.
+        ValueError
+            The file is not the object that it should be; as above.
+        RuntimeError
+            The association has ended.
+        """
+        association = self.assoc
+        if not association.is_established:
+            raise RuntimeError("the association has ended")
+        with item.file.open("rb", buffering=0) as content:
+            left = _find_data_set(content, item)
+            # The association's own thread must not take the answer.
+            association._reactor_checkpoint.clear()
             try:
-                self._write([self._command(primitive, context_id)])
-                for pieces in self._fragments(content, context_id):
-                    self._write(pieces)
-            except OSError:
-                # The state machine's thread sees the end and says so to who waits for the answer.
-                with contextlib.suppress(OSError):
-                    self._wire.shutdown(socket.SHUT_RDWR)
+                while not association._is_paused:
+                    time.sleep(_PAUSED_AFTER_S)
+                try:
+                    self._write(self._command(item, context_id))
+                    for pieces in self._fragments(content, left, context_id):
+                        self._write(pieces)
+                except OSError:
+                    # The state machine's thread sees the end and says so to who waits for the answer.
+                    with contextlib.suppress(OSError):
+                        self._wire.shutdown(socket.SHUT_RDWR)
+                _, answer = self.get_msg(block=True)
+            finally:
+                association._reactor_checkpoint.set()
+        if answer is None:
+            association._handle_no_response()
+            return None
+        status = association._check_received_status(answer)
+        return int(status.Status) if "Status" in status else None
 
-    def _command(self, primitive: C_STORE, context_id: int) -> memoryview:
-        message = C_STORE_RQ()
-        message.primitive_to_message(primitive)
-        message.context_id = context_id
-        encoded = bytearray()
-        for part in message.encode_msg(context_id, self.maximum_pdu_size):
-            encoded += P_DATA_TF(part).encode()
-            if part.presentation_data_value_list[0][1][0] == _LAST_COMMAND:
-                break
-        return memoryview(encoded)
+    def _command(self, item: Outgoing, context_id: int) -> list[memoryview]:
+        command = memoryview(store_command(item.sop_class_uid, item.sop_instance_uid))
+        pieces = []
+        for start in range(0, len(command), self._fragment_bytes):
+            fragment = command[start : start + self._fragment_bytes]
+            is_last = start + self._fragment_bytes >= len(command)
+            pieces += [_header(len(fragment), context_id, _LAST_COMMAND if is_last else _COMMAND), fragment]
+        return pieces
 
-    def _fragments(self, content: Any, context_id: int) -> Iterator[list[memoryview]]:  # noqa: ANN401 - a raw file
+    def _fragments(self, content: BinaryIO, left: int, context_id: int) -> Iterator[list[memoryview]]:
         """Yield headers and fragments in turn, about a mebibyte at a time."""
-        limit = self.maximum_pdu_size or _AT_ONCE_BYTES
-        size = min(limit, _AT_ONCE_BYTES) - _PDV_HEADER_BYTES
-        buffer = memoryview(bytearray(max(1, _AT_ONCE_BYTES // size) * size))
-        following = memoryview(bytearray(len(buffer)))
-        filled = _fill(content, buffer)
-        while True:
-            # One ahead, to know the last fragment when it comes.
-            ahead = _fill(content, following) if filled == len(buffer) else 0
+        size = self._fragment_bytes
+        at_once = min(left, max(1, _AT_ONCE_BYTES // size) * size)
+        if len(self._buffer) < at_once:
+            self._buffer = bytearray(at_once)
+        buffer = memoryview(self._buffer)
+        while left:
+            filled = min(left, at_once)
+            _fill(content, buffer[:filled])
+            left -= filled
             pieces = []
             for start in range(0, filled, size):
                 fragment = buffer[start : min(start + size, filled)]
-                is_last = not ahead and start + size >= filled
-                control = _LAST_DATA if is_last else _DATA
-                length = len(fragment) + 2
-                pieces.append(memoryview(struct.pack(">BxLLBB", 4, length + 4, length, context_id, control)))
-                pieces.append(fragment)
+                is_last = not left and start + size >= filled
+                pieces += [_header(len(fragment), context_id, _LAST_DATA if is_last else _DATA), fragment]
             yield pieces
-            if not ahead:
-                return
-            buffer, following, filled = following, buffer, ahead
 
     def _write(self, pieces: list[memoryview]) -> None:
-        poll = select.poll()
-        poll.register(self._wire, select.POLLOUT)
+        poll = None
         while pieces:
             try:
                 sent = self._wire.sendmsg(pieces[:_PIECES], [], socket.MSG_DONTWAIT)
             except BlockingIOError:
+                if poll is None:
+                    poll = select.poll()
+                    poll.register(self._wire, select.POLLOUT)
                 if not poll.poll(self._timeout_s * 1000):
                     raise TimeoutError from None
                 continue
@@ -118,17 +143,66 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
                 pieces[0] = pieces[0][sent:]
 
 
-def _fill(content: Any, buffer: memoryview) -> int:  # noqa: ANN401 - a raw file
+def store_command(sop_class_uid: str, sop_instance_uid: str) -> bytes:
+    """Encode the command of a C-STORE request, Implicit VR Little Endian (PS3.7 6.3.1, 9.3.1.1).
+
+    Message ID 1: there is never more than one on its way. Priority 2 (low), as pynetdicom has it; a Data Set follows.
+    """
+    sop_class, instance = _uid(sop_class_uid), _uid(sop_instance_uid)
+    command = b"".join(
+        (
+            struct.pack("<HHL", 0, 0x0002, len(sop_class)),
+            sop_class,
+            struct.pack("<HHLH HHLH HHLH HHLH", 0, 0x0100, 2, 1, 0, 0x0110, 2, 1, 0, 0x0700, 2, 2, 0, 0x0800, 2, 1),
+            struct.pack("<HHL", 0, 0x1000, len(instance)),
+            instance,
+        )
+    )
+    return struct.pack("<HHLL", 0, 0, 4, len(command)) + command
+
+
+def _uid(value: str) -> bytes:
+    encoded = value.encode("ascii")
+    return encoded + b"\0" * (len(encoded) % 2)
+
+
+def _header(size: int, context_id: int, control: int) -> memoryview:
+    """Return the heads of a P-DATA-TF and of the one fragment in it (PS3.8 9.3.5)."""
+    return memoryview(struct.pack(">BxLLBB", 4, size + 6, size + 2, context_id, control))
+
+
+def _find_data_set(content: BinaryIO, item: Outgoing) -> int:
+    """Go to where a file's Data Set begins; return its size in bytes.
+
+    The File Meta Information is not parsed: a file whose head names these three UIDs is the one that this node wrote.
+    """
+    head = content.read(_META_AT)
+    if head[_GROUP_LENGTH_AT : _META_AT - 4] != _GROUP_LENGTH:
+        raise ValueError("no File Meta Information")
+    length = int.from_bytes(head[_META_AT - 4 :], "little")
+    meta = content.read(min(length, _LONGEST_META_BYTES))
+    uids = (item.sop_class_uid, item.sop_instance_uid, item.transfer_syntax_uid)
+    if len(meta) < length or not all(uid.encode() in meta for uid in uids):
+        raise ValueError("another object")
+    left = os.fstat(content.fileno()).st_size - _META_AT - length
+    if left <= 0:
+        raise ValueError("no Data Set")
+    return left
+
+
+def _fill(content: BinaryIO, buffer: memoryview) -> None:
     filled = 0
-    while filled < len(buffer) and (count := content.readinto(buffer[filled:])):
+    while filled < len(buffer):
+        count = content.readinto(buffer[filled:])  # type: ignore[attr-defined]  # a raw file
+        if not count:
+            raise OSError("the file ends before its end")
         filled += count
-    return filled
 
 
-def send_files_directly(association: Association, raw: socket.socket | None, timeout_s: float) -> socket.socket | None:
+def send_files_directly(association: Association, raw: socket.socket | None, timeout_s: float) -> list[socket.socket]:
     """Let an association that has just been established send files directly; returns what is to be closed with it."""
     if raw is None or isinstance(association.dul.socket.socket, ssl.SSLSocket):
-        return None
+        return []
     wire = raw.dup()
     association.dimse = Messages(association, wire, timeout_s)
-    return wire
+    return [wire]

@@ -1,7 +1,8 @@
-"""What `acceptor` and `upper_layer` rely on in pynetdicom's private parts.
+"""What `acceptor`, `upper_layer` and `scp_node.delivery` rely on in pynetdicom's private parts.
 
 A failure after an upgrade is an invitation: read what changed in the functions named, decide whether the subclasses
-still say what they must, run tests/integration/test_receive_*.py, then write the new digests down here.
+still say what they must, run tests/integration/test_receive_*.py and tests/unit/delivery, then write the new digests
+down here.
 """
 
 import hashlib
@@ -18,6 +19,10 @@ DIGESTS = {
     "Association._run_reactor": "f28838c5559e",
     "Association.kill": "8f9713666a7f",
     "Association.run_reactor": "ed8bbbe3b3d6",
+    "Association._check_received_status": "364c3ae215b5",
+    "Association._handle_no_response": "6f3d62518395",
+    "Association.release": "c7d713502b77",
+    "Association.send_c_store": "fa5a8127f349",
     "ACSE._negotiate_as_acceptor": "fffd360957c4",
     "ACSE.send_reject": "700998293bbc",
     "DIMSEServiceProvider.__init__": "bbecd186810e",
@@ -65,6 +70,10 @@ RELIED_ON = [
     association.Association._run_reactor,
     association.Association.kill,
     association.Association.run_reactor,
+    association.Association._check_received_status,
+    association.Association._handle_no_response,
+    association.Association.release,
+    association.Association.send_c_store,
     acse.ACSE._negotiate_as_acceptor,
     acse.ACSE.send_reject,
     dimse.DIMSEServiceProvider.__init__,
