@@ -36,6 +36,8 @@ def main(descriptor: int, parent: int) -> int:
     # Ctrl-C reaches the whole group of processes; the parent alone decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent)
+    # What is loaded now stays until the end: looking through all of it again and again finds nothing to collect.
+    gc.disable()
     # Libraries put values of attributes into their warnings; none of it may reach a log.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -54,9 +56,8 @@ def main(descriptor: int, parent: int) -> int:
         except Exception as error:  # top of the process: whatever it is, the parent must hear of it
             _say(lines, {"broken": f"{type(error).__name__}: {error}"})
             return 1
-        # What is there now stays until the end: looking through all of it again and again finds nothing to collect.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
         _say(lines, {"ready": True, "missing": missing})
