@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,10 +13,10 @@ import structlog
 from config.base import Priority
 from scp_node.jobs import database, deliveries, supersession, trace
 from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
-from scp_node.jobs.database import delivered_object, instance, prediction, result, sent_uid
+from scp_node.jobs.database import delivered_object, prediction, result, sent_uid
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id
-from scp_node.jobs.states import DeadLetterReason, move, settle
+from scp_node.jobs.states import DeadLetterReason, change, move, settle
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Summary, from_json
 from scp_node.records import InstanceState, Verdict
 from scp_node.results.predecessors import REPORTS
@@ -125,19 +126,9 @@ class AnalysisWork:
 
     def _replaced(self, instance_id: int) -> list[tuple[str, str]]:
         """Kind and file of superseded reports that any destination has."""
-        has_it = sa.and_(
-            delivered_object.c.instance_id == result.c.instance_id,
-            delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
-            delivered_object.c.verdict == Verdict.CONFIRMED.value,
-        )
-        query = sa.select(result.c.kind, result.c.file).where(
-            result.c.instance_id == instance_id,
-            result.c.is_superseded.is_(sa.true()),
-            result.c.kind.in_([kind.value for kind in REPORTS]),
-            sa.exists().where(has_it),
-        )
         with self._engine.connect() as connection:
-            return [(kind, str(self._spool.path(file))) for kind, file in connection.execute(query)]
+            rows = connection.execute(_REPLACED, {"instance": instance_id})
+            return [(kind, str(self._spool.path(file))) for kind, file in rows]
 
     def _count_crash(self, instance_id: int) -> int:
         # In the database, so that a restart of the node does not start counting anew.
@@ -146,7 +137,7 @@ class AnalysisWork:
             if row is None:
                 return self._attempts
             crashes = int(row.crashes) + 1
-            connection.execute(sa.update(instance).where(instance.c.id == instance_id).values(crashes=crashes))
+            change(connection, instance_id, crashes=crashes)
             return crashes
 
     def _finish(self, instance_id: int, job_id: str, summary: Summary) -> str:
@@ -193,21 +184,15 @@ class AnalysisWork:
             return InstanceState.DEAD_LETTER
         now = time.time()
         connection.execute(
-            sa.insert(prediction),
+            _INSERT_PREDICTIONS,
             [
                 {"instance_id": row.id, "position": position, **asdict(one)}
                 for position, one in enumerate(summary.predictions)
             ],
         )
         if summary.results:
-            # A picture of a model that a recall leaves alone is the same object as before.
-            insert = database.insert(connection, result)
-            renewed = ("position", "file", "sha256", "size_bytes")
             connection.execute(
-                insert.on_conflict_do_update(
-                    index_elements=["instance_id", "sop_instance_uid"],
-                    set_={"is_superseded": False, **{name: insert.excluded[name] for name in renewed}},
-                ),
+                _insert_results(connection.dialect.name),
                 [
                     {
                         "instance_id": row.id,
@@ -228,7 +213,7 @@ class AnalysisWork:
             )
             # Registered before the first is sent: whatever comes back is known.
             connection.execute(
-                database.insert(connection, sent_uid).on_conflict_do_nothing(),
+                _insert_sent(connection.dialect.name),
                 [
                     {
                         "sop_instance_uid": one.sop_instance_uid,
@@ -239,18 +224,16 @@ class AnalysisWork:
                     for one in summary.results
                 ],
             )
-        connection.execute(
-            sa.update(instance)
-            .where(instance.c.id == row.id)
-            .values(
-                analysed_at=now,
-                duration_s=summary.duration_s,
-                window_source=summary.window_source,
-                window_center=summary.window_center,
-                window_width=summary.window_width,
-                window_function=summary.window_function,
-                notes=json.dumps(list(summary.notes)),
-            )
+        change(
+            connection,
+            row.id,
+            analysed_at=now,
+            duration_s=summary.duration_s,
+            window_source=summary.window_source,
+            window_center=summary.window_center,
+            window_width=summary.window_width,
+            window_function=summary.window_function,
+            notes=json.dumps(list(summary.notes)),
         )
         trace.record(
             connection,
@@ -266,3 +249,33 @@ class AnalysisWork:
         elif summary.results:
             deliveries.begin(connection, self._jobs, row, self._destinations)
         return settle(connection, row)
+
+
+# Built once: putting such statements together costs more than the database's answers.
+_INSERT_PREDICTIONS = sa.insert(prediction)
+_REPLACED = sa.select(result.c.kind, result.c.file).where(
+    result.c.instance_id == sa.bindparam("instance"),
+    result.c.is_superseded.is_(sa.true()),
+    result.c.kind.in_([kind.value for kind in REPORTS]),
+    sa.exists().where(
+        delivered_object.c.instance_id == result.c.instance_id,
+        delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
+        delivered_object.c.verdict == Verdict.CONFIRMED.value,
+    ),
+)
+
+
+@cache
+def _insert_results(dialect: str) -> sa.Executable:
+    insert = database.insert_for(dialect, result)
+    renewed = ("position", "file", "sha256", "size_bytes")
+    # A picture of a model that a recall leaves alone is the same object as before.
+    return insert.on_conflict_do_update(
+        index_elements=["instance_id", "sop_instance_uid"],
+        set_={"is_superseded": False, **{name: insert.excluded[name] for name in renewed}},
+    )
+
+
+@cache
+def _insert_sent(dialect: str) -> sa.Executable:
+    return database.insert_for(dialect, sent_uid).on_conflict_do_nothing()

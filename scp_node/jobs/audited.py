@@ -119,12 +119,7 @@ class Building:
     def _objects(self, connection: sa.Connection, sop_instance_uid: str, detail: dict[str, Any]) -> Objects:
         """The received object: what its arrival left in the trace, for the record may outlive row and file."""
         if "study_instance_uid" not in detail:
-            arrival = connection.execute(
-                sa.select(trace.c.detail)
-                .where(trace.c.sop_instance_uid == sop_instance_uid, trace.c.event == Event.RECEIVED.value)
-                .order_by(trace.c.id.desc())
-                .limit(1)
-            ).scalar_one_or_none()
+            arrival = connection.execute(_ARRIVAL, {"uid": sop_instance_uid}).scalar_one_or_none()
             detail = json.loads(arrival) if arrival else {}
         sop_class_uid = detail.get("sop_class_uid")
         return Objects(
@@ -233,23 +228,33 @@ def _sent(
     connection: sa.Connection, instance_id: int | None, destination: str
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """SOP Class UID -> SOP Instance UIDs of the results that a destination has confirmed."""
-    rows: Sequence[Any] = connection.execute(
-        sa.select(result.c.sop_class_uid, result.c.sop_instance_uid)
-        .join(
-            delivered_object,
-            sa.and_(
-                delivered_object.c.instance_id == result.c.instance_id,
-                delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
-            ),
-        )
-        .where(
-            result.c.instance_id == instance_id,
-            delivered_object.c.destination == destination,
-            delivered_object.c.verdict == Verdict.CONFIRMED.value,
-        )
-        .order_by(result.c.sop_class_uid, result.c.position)
-    ).all()
+    rows: Sequence[Any] = connection.execute(_SENT, {"instance": instance_id, "name": destination}).all()
     return tuple(
         (sop_class_uid, tuple(row.sop_instance_uid for row in group))
         for sop_class_uid, group in groupby(rows, key=lambda row: str(row.sop_class_uid))
     )
+
+
+# Built once: putting such a statement together costs more than the database's answer.
+_ARRIVAL = (
+    sa.select(trace.c.detail)
+    .where(trace.c.sop_instance_uid == sa.bindparam("uid"), trace.c.event == Event.RECEIVED.value)
+    .order_by(trace.c.id.desc())
+    .limit(1)
+)
+_SENT = (
+    sa.select(result.c.sop_class_uid, result.c.sop_instance_uid)
+    .join(
+        delivered_object,
+        sa.and_(
+            delivered_object.c.instance_id == result.c.instance_id,
+            delivered_object.c.sop_instance_uid == result.c.sop_instance_uid,
+        ),
+    )
+    .where(
+        result.c.instance_id == sa.bindparam("instance"),
+        delivered_object.c.destination == sa.bindparam("name"),
+        delivered_object.c.verdict == Verdict.CONFIRMED.value,
+    )
+    .order_by(result.c.sop_class_uid, result.c.position)
+)

@@ -44,14 +44,7 @@ class Auditing:
 
     def _write(self, writer: Writer, table: sa.Table) -> int:
         with self._engine.begin() as connection:
-            # The words and not a parameter: the index holds these rows only. Rows that another node has locked are its.
-            rows = connection.execute(
-                sa.select(table)
-                .where(sa.text("is_audited = FALSE"))
-                .order_by(table.c.id)
-                .limit(_AT_ONCE)
-                .with_for_update(skip_locked=True)
-            ).all()
+            rows = connection.execute(_UNTOLD[table.name]).all()
             if not rows:
                 return 0
             # As many as one call writes: a crash between the trail and the commit leaves no more.
@@ -64,7 +57,7 @@ class Auditing:
             ]
             if drafts:
                 writer.append(drafts)
-            connection.execute(sa.update(table).where(table.c.id.in_([row.id for row in rows])).values(is_audited=True))
+            connection.execute(_TOLD[table.name], {"ids": [row.id for row in rows]})
         return len(rows)
 
     def _draft(self, connection: sa.Connection, table: sa.Table, row: sa.Row[Any]) -> Draft | None:
@@ -73,3 +66,19 @@ class Auditing:
             return None if message is None else draft_of(message, self._source, record=row.id)
         message = self._building.user_message(connection, row)
         return None if message is None else draft_of(message, self._source, user_action=row.id)
+
+
+# Built once: an idle node asks every second. The words and not a parameter: the index holds these rows only. Rows that
+# another node has locked are its.
+_UNTOLD = {
+    table.name: sa.select(table)
+    .where(sa.text("is_audited = FALSE"))
+    .order_by(table.c.id)
+    .limit(_AT_ONCE)
+    .with_for_update(skip_locked=True)
+    for table in (trace, user_action)
+}
+_TOLD = {
+    table.name: sa.update(table).where(table.c.id.in_(sa.bindparam("ids", expanding=True))).values(is_audited=True)
+    for table in (trace, user_action)
+}

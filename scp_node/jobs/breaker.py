@@ -174,13 +174,7 @@ class Breakers:
 
     def due(self, connection: sa.Connection, names: Sequence[str]) -> list[sa.Row[Any]]:
         """Breakers whose destinations are to be asked whether they are back."""
-        return list(
-            connection.execute(
-                sa.select(breaker)
-                .where(breaker.c.destination.in_(names), breaker.c.next_probe_at <= self._clock())
-                .order_by(breaker.c.next_probe_at)
-            ).all()
-        )
+        return list(connection.execute(_DUE, {"names": list(names), "now": self._clock()}).all())
 
     def claim(self, connection: sa.Connection, row: sa.Row[Any], lease_s: float) -> bool:
         """Take it on to ask a destination; False when another process was quicker.
@@ -316,8 +310,19 @@ def _lets_through(row: sa.Row[Any], instance_id: int) -> bool:
 
 
 def _read(connection: sa.Connection, name: str, *, lock: bool = False) -> sa.Row[Any] | None:
-    query = sa.select(breaker).where(breaker.c.destination == name)
-    return connection.execute(query.with_for_update() if lock else query).one_or_none()
+    return connection.execute(_READ_LOCKED if lock else _READ, {"name": name}).one_or_none()
+
+
+# Built once: every delivery asks, and an idle node every second.
+_READ = sa.select(breaker).where(breaker.c.destination == sa.bindparam("name"))
+_READ_LOCKED = _READ.with_for_update()
+_DUE = (
+    sa.select(breaker)
+    .where(
+        breaker.c.destination.in_(sa.bindparam("names", expanding=True)), breaker.c.next_probe_at <= sa.bindparam("now")
+    )
+    .order_by(breaker.c.next_probe_at)
+)
 
 
 def _change(connection: sa.Connection, name: str, values: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """What destinations said about each result object, and what follows for a delivery as a whole."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -35,17 +36,31 @@ def pending(connection: sa.Connection, spool: Spool, instance_id: int, name: str
     ]
 
 
-def remember(connection: sa.Connection, instance_id: int, name: str, outcome: ObjectOutcome, now: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The received instance that results were made of."""
+
+    instance_id: int
+    sop_instance_uid: str
+
+
+def source(connection: sa.Connection, instance_id: int) -> Source | None:
+    """Return what a record about a result names, and what never changes; None: the instance is gone."""
+    uid = connection.execute(_UID, {"instance": instance_id}).scalar_one_or_none()
+    return None if uid is None else Source(instance_id=instance_id, sop_instance_uid=uid)
+
+
+def remember(connection: sa.Connection, of: Source, name: str, outcome: ObjectOutcome, now: float) -> None:
     """Write down what became of one object; once it is confirmed, it is never sent again."""
     values = {"verdict": outcome.verdict.value, "status": outcome.status, "detail": outcome.detail, "at": now}
-    key = {"instance_id": instance_id, "destination": name, "sop_instance_uid": outcome.sop_instance_uid}
+    key = {"instance_id": of.instance_id, "destination": name, "sop_instance_uid": outcome.sop_instance_uid}
     connection.execute(_last_word(connection.dialect.name), key | values)
     if outcome.verdict in _ANSWERS:
         trace.record(
             connection,
             trace.Event.ACKNOWLEDGED,
-            connection.execute(_UID, {"instance": instance_id}).scalar_one(),
-            instance_id=instance_id,
+            of.sop_instance_uid,
+            instance_id=of.instance_id,
             destination=name,
             uid=outcome.sop_instance_uid,
             verdict=outcome.verdict.value,

@@ -29,24 +29,30 @@ def begin(connection: sa.Connection, jobs: Jobs, row: sa.Row[Any], destinations:
     list of str
         The destinations begun.
     """
-    known = set(connection.execute(sa.select(delivery.c.destination).where(delivery.c.instance_id == row.id)).scalars())
+    known = set(connection.execute(_DESTINATIONS, {"instance": row.id}).scalars())
     begun = [name for name in destinations if name not in known]
     for name in begun:
         job_id = deliver_id(row.id, name, 1, 1)
         connection.execute(
-            sa.insert(delivery).values(
-                instance_id=row.id,
-                destination=name,
-                state=DeliveryState.WAITING.value,
-                attempts=0,
-                last_error="",
-                job_id=job_id,
-                round=1,
-                updated_at=time.time(),
-            )
+            _INSERT,
+            {
+                "instance_id": row.id,
+                "destination": name,
+                "state": DeliveryState.WAITING.value,
+                "attempts": 0,
+                "last_error": "",
+                "job_id": job_id,
+                "round": 1,
+                "updated_at": time.time(),
+            },
         )
         jobs.deliver(connection, job_id, row.id, name, Priority(row.priority), place=row.place)
     return begun
+
+
+# Here and below built once: putting a statement together costs more than the database's answer.
+_DESTINATIONS = sa.select(delivery.c.destination).where(delivery.c.instance_id == sa.bindparam("instance"))
+_INSERT = sa.insert(delivery)
 
 
 def is_more(connection: sa.Connection, instance_id: int, destination: str, *, now: float) -> bool:
@@ -123,11 +129,12 @@ _LOCK_DELIVERY = (
 
 def change(connection: sa.Connection, row: sa.Row[Any], **values: object) -> None:
     """Change columns of a delivery that this transaction has locked."""
-    connection.execute(
-        sa.update(delivery)
-        .where(delivery.c.instance_id == row.instance_id, delivery.c.destination == row.destination)
-        .values(**values)
-    )
+    connection.execute(_CHANGE, {"of_instance": row.instance_id, "to": row.destination} | values)
+
+
+_CHANGE = sa.update(delivery).where(
+    delivery.c.instance_id == sa.bindparam("of_instance"), delivery.c.destination == sa.bindparam("to")
+)
 
 
 def put_off(
@@ -181,7 +188,9 @@ def end(
 
 
 def _attempts(connection: sa.Connection, row: sa.Row[Any]) -> int:
-    query = sa.select(delivery.c.attempts).where(
-        delivery.c.instance_id == row.instance_id, delivery.c.destination == row.destination
-    )
-    return int(connection.execute(query).scalar_one())
+    return int(connection.execute(_ATTEMPTS, {"instance": row.instance_id, "name": row.destination}).scalar_one())
+
+
+_ATTEMPTS = sa.select(delivery.c.attempts).where(
+    delivery.c.instance_id == sa.bindparam("instance"), delivery.c.destination == sa.bindparam("name")
+)

@@ -145,9 +145,14 @@ class DeliveryWork:
             with self._engine.connect() as connection:
                 return confirmations.pending(connection, self._spool, instance_id, destination.name)
 
+        def read_source() -> confirmations.Source | None:
+            with self._engine.connect() as connection:
+                return confirmations.source(connection, instance_id)
+
         outcomes: list[ObjectOutcome] = []
         pending = self._patience.call(read)
-        if not pending:
+        source = self._patience.call(read_source) if pending else None
+        if source is None:
             return outcomes
         heard: list[list[Outgoing]] = []
 
@@ -160,7 +165,7 @@ class DeliveryWork:
                 # It follows from the confirmation beside it: worth no transaction of its own.
                 return
             # What was confirmed is remembered first, however long that takes: then nobody sends it again.
-            heard[:] = [self._patience.call(lambda: self._remember(instance_id, destination.name, unwritten))]
+            heard[:] = [self._patience.call(lambda: self._remember(source, destination.name, unwritten))]
             unwritten.clear()
             fence()
 
@@ -192,15 +197,15 @@ class DeliveryWork:
                 )
                 report(outcome)
         if unwritten:
-            self._patience.call(lambda: self._remember(instance_id, destination.name, unwritten))
+            self._patience.call(lambda: self._remember(source, destination.name, unwritten))
         return outcomes
 
-    def _remember(self, instance_id: int, name: str, outcomes: Sequence[ObjectOutcome]) -> list[Outgoing]:
+    def _remember(self, source: confirmations.Source, name: str, outcomes: Sequence[ObjectOutcome]) -> list[Outgoing]:
         """Write down outcomes; return what the destination still lacks."""
         with database.write(self._engine) as connection:
             for outcome in outcomes:
-                confirmations.remember(connection, instance_id, name, outcome, self._clock())
-            return confirmations.pending(connection, self._spool, instance_id, name)
+                confirmations.remember(connection, source, name, outcome, self._clock())
+            return confirmations.pending(connection, self._spool, source.instance_id, name)
 
     def _is_more(self, instance_id: int, name: str) -> bool:
         try:

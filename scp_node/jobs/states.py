@@ -94,20 +94,32 @@ def move(
     present = InstanceState(row.state)
     if to not in _NEXT[present]:
         raise ValueError(f"instance {row.id} cannot go from {present} to {to}")
-    connection.execute(
-        sa.update(instance)
-        .where(instance.c.id == row.id)
-        .values(
-            state=to.value,
-            reason=reason,
-            detail=detail,
-            causes=json.dumps(causes),
-            updated_at=time.time(),
-            **values,
-        )
+    change(
+        connection,
+        row.id,
+        state=to.value,
+        reason=reason,
+        detail=detail,
+        causes=json.dumps(causes),
+        updated_at=time.time(),
+        **values,
     )
     if event := _ENDINGS.get(to):
         trace.record(connection, event, row.sop_instance_uid, instance_id=row.id, reason=reason)
+
+
+def change(connection: sa.Connection, instance_id: int, **values: object) -> None:
+    """Change columns of an instance that this transaction has locked."""
+    connection.execute(_CHANGE, {"wanted": instance_id} | values)
+
+
+# Built once: putting a statement together costs more than the database's answer.
+_CHANGE = sa.update(instance).where(instance.c.id == sa.bindparam("wanted"))
+_DELIVERIES = (
+    sa.select(delivery.c.destination, delivery.c.state, delivery.c.last_error)
+    .where(delivery.c.instance_id == sa.bindparam("instance"))
+    .order_by(delivery.c.destination)
+)
 
 
 def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
@@ -116,11 +128,7 @@ def settle(connection: sa.Connection, row: sa.Row[Any]) -> InstanceState:
     Any delivery that is not final: delivering. All confirmed (or no destination at all): delivered. Otherwise dead
     letter.
     """
-    rows = connection.execute(
-        sa.select(delivery.c.destination, delivery.c.state, delivery.c.last_error)
-        .where(delivery.c.instance_id == row.id)
-        .order_by(delivery.c.destination)
-    ).all()
+    rows = connection.execute(_DELIVERIES, {"instance": row.id}).all()
     states = {DeliveryState(d.state) for d in rows}
     reason: DeadLetterReason | None = None
     detail = ""

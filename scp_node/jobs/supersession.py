@@ -30,10 +30,14 @@ def order(connection: sa.Connection, row: sa.Row[Any]) -> None:
 
 def is_ordered(connection: sa.Connection, instance_id: int) -> bool:
     """Whether the next analysis of an instance replaces an earlier one."""
-    query = sa.select(result.c.position).where(
-        result.c.instance_id == instance_id, result.c.is_superseded.is_(sa.true())
-    )
-    return connection.execute(query.limit(1)).first() is not None
+    return connection.execute(_SUPERSEDED, {"instance": instance_id}).first() is not None
+
+
+_SUPERSEDED = (
+    sa.select(result.c.position)
+    .where(result.c.instance_id == sa.bindparam("instance"), result.c.is_superseded.is_(sa.true()))
+    .limit(1)
+)
 
 
 def has_other_models(connection: sa.Connection, instance_id: int, summary: "Analysed") -> bool:

@@ -15,7 +15,8 @@ CLASSES = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage, BasicTextSRSt
 def _confirm(results, name, uid):
     with database.write(results.engine) as connection:
         outcome = ObjectOutcome(sop_instance_uid=uid, verdict=Verdict.CONFIRMED, status=0x0000)
-        confirmations.remember(connection, results.row(1, name).instance_id, name, outcome, results.now)
+        of = confirmations.source(connection, results.row(1, name).instance_id)
+        confirmations.remember(connection, of, name, outcome, results.now)
 
 
 def test_what_another_worker_brought_during_the_association_is_not_sent_again(results, tmp_path):
@@ -46,11 +47,11 @@ def test_a_folder_gets_no_file_that_another_worker_wrote(results, tmp_path, monk
     uids = results.add(1, "share", sop_classes=CLASSES)
     remember = confirmations.remember
 
-    def remember_two(connection, instance_id, name, outcome, now):
-        remember(connection, instance_id, name, outcome, now)
+    def remember_two(connection, of, name, outcome, now):
+        remember(connection, of, name, outcome, now)
         if outcome.sop_instance_uid == uids[0]:
             other = ObjectOutcome(sop_instance_uid=uids[1], verdict=Verdict.CONFIRMED, status=None)
-            remember(connection, instance_id, name, other, now)
+            remember(connection, of, name, other, now)
 
     monkeypatch.setattr(confirmations, "remember", remember_two)
     assert results.deliver(1, "share") == DeliveryState.DELIVERED
