@@ -26,12 +26,13 @@ exit codes:
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Collect no garbage meanwhile: importing makes none, and to look for it is a sixth of a short command."""
+    """Collect no garbage meanwhile, and never look at what was imported: it stays, and to look is a sixth of a command."""
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if was_on:
             gc.enable()
 
