@@ -95,25 +95,25 @@ def encode_response(command: Command, status: int, comment: str = "") -> bytes:
     """
     content = b""
     if is_uid(command.sop_class_uid):
-        content += _element(0x0002, _padded(command.sop_class_uid, b"\0"))
-    content += _element(0x0100, _SHORT.pack(command.field | _IS_RESPONSE))
-    content += _element(0x0120, _SHORT.pack(command.message_id))
-    content += _element(0x0800, _SHORT.pack(_NO_DATA_SET))
-    content += _element(0x0900, _SHORT.pack(status))
+        content += _element(0x00000002, _padded(command.sop_class_uid, b"\0"))
+    content += _element(0x00000100, _SHORT.pack(command.field | _IS_RESPONSE))
+    content += _element(0x00000120, _SHORT.pack(command.message_id))
+    content += _element(0x00000800, _SHORT.pack(_NO_DATA_SET))
+    content += _element(0x00000900, _SHORT.pack(status))
     if comment:
-        content += _element(0x0902, _padded(comment, b" "))
+        content += _element(0x00000902, _padded(comment, b" "))
     if command.field is not CommandField.C_ECHO_RQ and is_uid(command.sop_instance_uid):
-        content += _element(0x1000, _padded(command.sop_instance_uid, b"\0"))
+        content += _element(0x00001000, _padded(command.sop_instance_uid, b"\0"))
     if command.field is CommandField.N_EVENT_REPORT_RQ:
-        content += _element(0x1002, _SHORT.pack(command.event_type_id))
-    return _element(0x0000, _LONG.pack(len(content))) + content
+        content += _element(0x00001002, _SHORT.pack(command.event_type_id))
+    return _element(0x00000000, _LONG.pack(len(content))) + content
 
 
 _SHORT, _LONG, _ELEMENT = struct.Struct("<H"), struct.Struct("<L"), struct.Struct("<HHL")
 
 
-def _element(number: int, value: bytes) -> bytes:
-    return _ELEMENT.pack(0x0000, number, len(value)) + value
+def _element(tag: int, value: bytes) -> bytes:
+    return _ELEMENT.pack(tag >> 16, tag & 0xFFFF, len(value)) + value
 
 
 def _padded(text: str, filler: bytes) -> bytes:
