@@ -71,5 +71,5 @@ def test_an_instance_costs_few_statements(  # noqa: PLR0917 - fixtures
         statements.clear()
         assert deliveries.run(row.id, "share", job_id) == DeliveryState.DELIVERED
         delivered = len(statements)
-    # It was 7, 18 and 43; a quarter more is allowed.
-    assert (filed <= 8, judged <= 22, delivered <= 54) == (True, True, True), (filed, judged, delivered)
+    # It was 7, 18 and 39; a quarter more is allowed.
+    assert (filed <= 8, judged <= 22, delivered <= 48) == (True, True, True), (filed, judged, delivered)
