@@ -88,10 +88,12 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         super().close()
 
     def close_for_good(self) -> None:
-        """Release the descriptors; only when nobody reads any more."""
+        """Release descriptors and memory; only when nobody reads any more."""
         self._shutdown_socket()
         self._bell.close()
         self._rope.close()
+        # Now, and not when the garbage collector finds the circle that an association is.
+        self._buffer, self._begin, self._end = memoryview(b""), 0, 0
 
     def arrived(self, wanted: int) -> memoryview:
         """Return all that has arrived and was not taken; waits until it is as much as `wanted`.

@@ -301,8 +301,9 @@ def test_a_malformed_pdu_among_good_ones_ends_the_association(receiving):
     assert not running.instances
 
 
-def test_who_is_rejected_fills_no_memory(receiving, monkeypatch):
-    """A megabyte behind the request, from somebody whom nobody knows: it stays out of the connection's buffer."""
+@pytest.fixture
+def opened(monkeypatch):
+    """All connections from now on."""
     opened = []
 
     class Counted(Connection):
@@ -311,6 +312,23 @@ def test_who_is_rejected_fills_no_memory(receiving, monkeypatch):
             opened.append(self)
 
     monkeypatch.setattr("scp_node.scp.acceptor.Connection", Counted)
+    return opened
+
+
+def test_a_connection_that_has_ended_keeps_no_memory(receiving, opened):
+    """Without waiting for the garbage collector: some senders open an association for each object."""
+    running = receiving()
+    with Client(running.port, associated=True) as client:
+        client.send(data(store_command(), 3) + data(data_set(filler=100_000), 2))
+        assert client.status() == 0
+        (connection,) = opened
+        assert connection._buffer.nbytes > 100_000
+    running.wait_until_quiet()
+    assert connection._buffer.nbytes == 0
+
+
+def test_who_is_rejected_fills_no_memory(receiving, opened):
+    """A megabyte behind the request, from somebody whom nobody knows: it stays out of the connection's buffer."""
     running = receiving(callers=[{"ae_title": "OTHER"}])
     with Client(running.port) as client:
         client.send(associate_request() + bytes(2**20))
