@@ -5,6 +5,7 @@ whatever process ends when. What is in the trail is marked in the database; what
 found at the end of the trail.
 """
 
+from collections import deque
 from typing import Any
 
 import sqlalchemy as sa
@@ -37,6 +38,9 @@ class Auditing:
         self._trail = trail
         self._source = source_of(settings)
         self._building = Building(settings, spool)
+        # As many as one call writes: a crash between the trail and the commit leaves no more.
+        self._last: deque[tuple[int | None, int | None]] = deque(maxlen=4 * _AT_ONCE)
+        self._read_to: int | None = None
 
     def write(self, writer: Writer) -> int:
         """Write the next messages; return how many rows that settled."""
@@ -47,9 +51,7 @@ class Auditing:
             rows = connection.execute(_UNTOLD[table.name]).all()
             if not rows:
                 return 0
-            # As many as one call writes: a crash between the trail and the commit leaves no more.
-            last = self._trail.entries(after=max(0, writer.sequence - 4 * _AT_ONCE))
-            written = {entry.record if table is trace else entry.user_action for entry in last}
+            written = {record if table is trace else action for record, action in self._newest(writer)}
             drafts = [
                 draft
                 for row in rows
@@ -57,8 +59,19 @@ class Auditing:
             ]
             if drafts:
                 writer.append(drafts)
+                self._last.extend((draft.record, draft.user_action) for draft in drafts)
+                self._read_to = writer.sequence
             connection.execute(_TOLD[table.name], {"ids": [row.id for row in rows]})
         return len(rows)
+
+    def _newest(self, writer: Writer) -> deque[tuple[int | None, int | None]]:
+        """Numbers of records and users' actions in the newest messages, read anew when somebody else has written."""
+        if writer.sequence != self._read_to:
+            self._last.clear()
+            for entry in self._trail.entries(after=max(0, writer.sequence - 4 * _AT_ONCE)):
+                self._last.append((entry.record, entry.user_action))
+            self._read_to = writer.sequence
+        return self._last
 
     def _draft(self, connection: sa.Connection, table: sa.Table, row: sa.Row[Any]) -> Draft | None:
         if table is trace:

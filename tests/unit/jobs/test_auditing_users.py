@@ -120,3 +120,43 @@ def test_deliveries_resumed_on_the_command_line_are_told(settings, told):
     (message,) = told()
     assert {"event": "110100", "type": "resume", "user": system_user(), "outcome": "0"}.items() <= message.items()
     assert message["words"] == "deliveries to share are attempted again"
+
+
+def test_what_a_process_wrote_it_does_not_read_again(  # noqa: PLR0917 - fixtures
+    engine, filing, receive, settings, spool, monkeypatch
+):
+    """The newest messages say what is told already; a file of 64 MiB would be read through every second."""
+    trail = open_trail(settings)
+    trail.create()
+    reads = []
+    entries = trail.entries
+
+    def counted(after=0):
+        reads.append(after)
+        return entries(after)
+
+    def untold():
+        with database.write(engine) as connection:
+            connection.execute(sa.text("UPDATE trace SET is_audited = FALSE"))
+
+    def write(auditing):
+        with trail.writing() as writer:
+            while auditing.write(writer):
+                pass
+
+    monkeypatch.setattr(trail, "entries", counted)
+    ours, others = (Auditing(settings, engine, spool, trail) for _ in range(2))
+    for uid in ("1.2.3", "1.2.4"):
+        filing.accept(receive(uid))
+        write(ours)
+    assert len(reads) == 1
+    # As after a commit that failed: what is in the trail is known without reading.
+    untold()
+    write(ours)
+    assert len(reads) == 1
+    filing.accept(receive("1.2.5"))
+    write(others)
+    untold()
+    write(ours)
+    assert len(reads) == 3
+    assert [entry.record for entry in entries()] == [1, 2, 3]
