@@ -143,17 +143,22 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
                 pieces[0] = pieces[0][sent:]
 
 
-def store_command(sop_class_uid: str, sop_instance_uid: str) -> bytes:
-    """Encode the command of a C-STORE request, Implicit VR Little Endian (PS3.7 6.3.1, 9.3.1.1).
+_BETWEEN_UIDS = bytes.fromhex(
+    "0000 0001 02000000 0100"  # (0000,0100) Command Field: C-STORE-RQ
+    "0000 1001 02000000 0100"  # (0000,0110) Message ID: 1, there is never more than one on its way
+    "0000 0007 02000000 0200"  # (0000,0700) Priority: low, as pynetdicom has it
+    "0000 0008 02000000 0100"  # (0000,0800) Command Data Set Type: one follows
+)
 
-    Message ID 1: there is never more than one on its way. Priority 2 (low), as pynetdicom has it; a Data Set follows.
-    """
+
+def store_command(sop_class_uid: str, sop_instance_uid: str) -> bytes:
+    """Encode the command of a C-STORE request, Implicit VR Little Endian (PS3.7 6.3.1, 9.3.1.1)."""
     sop_class, instance = _uid(sop_class_uid), _uid(sop_instance_uid)
     command = b"".join(
         (
             struct.pack("<HHL", 0, 0x0002, len(sop_class)),
             sop_class,
-            struct.pack("<HHLH HHLH HHLH HHLH", 0, 0x0100, 2, 1, 0, 0x0110, 2, 1, 0, 0x0700, 2, 2, 0, 0x0800, 2, 1),
+            _BETWEEN_UIDS,
             struct.pack("<HHL", 0, 0x1000, len(instance)),
             instance,
         )
