@@ -135,7 +135,7 @@ def launch(
     )
     DBOS.launch()
     queues.register(DBOS.register_queue, slots=slots, destinations=destinations)
-    polling.spare(durable._sys_db)
+    polling.spare(getattr(durable, "_sys_db", None))
 
 
 def begin_stop(timeout_s: float) -> threading.Thread:

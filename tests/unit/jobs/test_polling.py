@@ -128,6 +128,7 @@ def test_a_queue_that_is_not_there_yet_is_found_at_once(engine, spared):
 
 
 def test_another_engine_is_left_as_it_is():
+    assert not polling.spare(None)
     assert not polling.spare(SimpleNamespace(sharded=True))
     other = SimpleNamespace(sharded=False, dequeue_scopes=list)
     assert not polling.spare(other)
