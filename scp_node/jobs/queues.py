@@ -22,9 +22,9 @@ ANALYSE_QUEUE = "analyse"
 ANALYSE_JOB = "analyse"
 DELIVER_JOB = "deliver"
 
-ANALYSE_POLL_S = 0.1
-"""The engine's own 1 s would add half a second to every answer."""
-DELIVER_POLL_S = 0.2
+ANALYSE_POLL_S = 0.05
+DELIVER_POLL_S = 0.05
+"""The engine's own 1 s would add a second to every answer; what asking costs is in docs/scale.md."""
 FOLDER_CONCURRENCY = 2
 WORKER_CONCURRENCY = 4
 """Deliveries to one destination that one worker runs at a time; more would only hold threads."""
