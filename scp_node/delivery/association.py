@@ -12,7 +12,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
-from scp_node.delivery.transmission import send_files_directly
+from scp_node.delivery.transmission import set_up
 from scp_node.delivery.waiting import Waiting
 from scp_node.errors import NodeError
 from scp_node.security.certificates import CredentialsError
@@ -151,7 +151,7 @@ def connect(
         raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
     with_it: list[socket.socket | Waiting] = []
     if association.is_established:
-        with_it += send_files_directly(association, ae.raw, destination.timeout_s)
+        with_it += set_up(association, ae.raw, destination.timeout_s)
         if not handlers:
             with_it.append(Waiting(association))
     connection = Connection(association=association, requestor=ae, with_it=tuple(with_it))

@@ -17,7 +17,7 @@ from scp_node.delivery.folder import alternatives
 from scp_node.delivery.keeping import Associations
 from scp_node.delivery.records import ContextOutcome, EchoOutcome, IsWanted, Report
 from scp_node.delivery.statuses import Status, verdict_on
-from scp_node.delivery.transmission import Messages
+from scp_node.delivery.transmission import DirectMessages
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 
 Contexts = dict[str, int]
@@ -154,7 +154,7 @@ def _store(association: Association, item: Outgoing, contexts: Contexts) -> int 
             content.decompress(generate_instance_uid=False)
     elif item.size_bytes is not None and item.file.stat().st_size != item.size_bytes:
         raise ValueError("not the size that was written")
-    elif isinstance(association.dimse, Messages):
+    elif isinstance(association.dimse, DirectMessages):
         return association.dimse.store(item, context_id)
     answer = association.send_c_store(content)
     return int(answer.Status) if "Status" in answer else None

@@ -4,6 +4,11 @@ pynetdicom parses the file's head, builds the command as a data set of its own, 
 it to the thread of its state machine and sends it there, 800 times for one picture at an archive that takes 16 KiB at a
 time. Here the thread that sends a message writes it. Through TLS, messages go the way of pynetdicom: two threads must
 not read and write one session at a time.
+
+An answer belongs to the thread that sent the request. pynetdicom lets the association's own thread, which looks for
+requests of the peer, take it when that thread was let through its checkpoint a moment before and then had to wait for
+the interpreter: the sender waits for its time limit then, and the object is sent again. Here nothing is given to who
+does not wait for it, from the first byte of a request to its answer.
 """
 
 import contextlib
@@ -12,9 +17,10 @@ import select
 import socket
 import ssl
 import struct
+import threading
 import time
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pynetdicom import _config
 from pynetdicom.association import Association
@@ -41,7 +47,48 @@ _LONGEST_META_BYTES = 2**16
 
 
 class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
-    """The messages of one association that has been established.
+    """The messages of one association that has been established; an answer is for who waits for it."""
+
+    def __init__(self, association: Association) -> None:
+        super().__init__(association)
+        self._lock = threading.Lock()
+        self._is_answer_due = False
+
+    def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
+        """Return context id and message; with ``block`` to the one who has sent a request."""
+        if block:
+            try:
+                waited: tuple[int | None, Any] = super().get_msg(block=True)
+                return waited
+            finally:
+                self._is_answer_due = False
+        # As one: between the look and the taking an answer could become due and come.
+        with self._lock:
+            if self._is_answer_due:
+                return None, None
+            present: tuple[int | None, Any] = super().get_msg(block=False)
+            return present
+
+    def send_msg(self, primitive: Any, context_id: int) -> None:  # noqa: ANN401 - as pynetdicom has it
+        """Send a message the way of pynetdicom."""
+        if primitive.MessageIDBeingRespondedTo is not None:
+            super().send_msg(primitive, context_id)
+            return
+        self.expect_answer()
+        try:
+            super().send_msg(primitive, context_id)
+        except BaseException:
+            self._is_answer_due = False
+            raise
+
+    def expect_answer(self) -> None:
+        """Give nothing to who does not wait for it, from now until an answer, or its time limit, has come."""
+        with self._lock:
+            self._is_answer_due = True
+
+
+class DirectMessages(Messages):
+    """Those of an association without TLS: files go from the disk to the socket.
 
     Parameters
     ----------
@@ -81,6 +128,7 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
             try:
                 while not association._is_paused:
                     time.sleep(_PAUSED_AFTER_S)
+                self.expect_answer()
                 try:
                     self._write(self._command(item, context_id))
                     for pieces in self._fragments(content, left, context_id):
@@ -204,10 +252,14 @@ def _fill(content: BinaryIO, buffer: memoryview) -> None:
         filled += count
 
 
-def send_files_directly(association: Association, raw: socket.socket | None, timeout_s: float) -> list[socket.socket]:
-    """Let an association that has just been established send files directly; returns what is to be closed with it."""
+def set_up(association: Association, raw: socket.socket | None, timeout_s: float) -> list[socket.socket]:
+    """Let an association that was just established keep answers for who asked, and without TLS send files directly.
+
+    Returns what is to be closed with it.
+    """
     if raw is None or isinstance(association.dul.socket.socket, ssl.SSLSocket):
+        association.dimse = Messages(association)
         return []
     wire = raw.dup()
-    association.dimse = Messages(association, wire, timeout_s)
+    association.dimse = DirectMessages(association, wire, timeout_s)
     return [wire]

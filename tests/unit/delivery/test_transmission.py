@@ -14,7 +14,7 @@ from pynetdicom.dsutils import encode
 
 from config.destinations import DicomDestination
 from scp_node.delivery.association import connect
-from scp_node.delivery.transmission import Messages, store_command
+from scp_node.delivery.transmission import DirectMessages, store_command
 from scp_node.records import Outgoing
 
 LIMIT_S = 60.0
@@ -99,7 +99,7 @@ def _until(condition):
 
 def _store(connection, item):
     messages = connection.association.dimse
-    assert isinstance(messages, Messages)
+    assert isinstance(messages, DirectMessages)
     return messages.store(item, connection.association.accepted_contexts[0].context_id)
 
 
@@ -109,6 +109,28 @@ def test_the_status_is_what_the_peer_says(peer, connection, item, status):
     peer.status = status
     assert _store(connection, item) == status
     assert peer.stored == ["2.25.1"]
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_an_answer_is_for_who_asked(connection, item, is_direct):
+    """The association's own thread may look for messages at any moment: a slow machine lets it through at the worst."""
+    association = connection.association
+    over, taken = threading.Event(), []
+
+    def look():
+        while not over.is_set():
+            taken.append(association.dimse.get_msg(block=False)[1])
+
+    thief = threading.Thread(target=look)
+    thief.start()
+    try:
+        for _ in range(20):
+            status = _store(connection, item) if is_direct else association.send_c_store(item.file).Status
+            assert status == 0x0000
+    finally:
+        over.set()
+        thief.join()
+    assert set(taken) == {None}
 
 
 def _without_head(content):
