@@ -3,8 +3,12 @@
 All contestants run at the same time and take turns: within a round each gets a burst of images over two associations
 (studies per second) while the others rest; ratios are taken within a round. Then each gets images at random moments, at
 half the rate that it has shown (latency).
+
+python -m benchmarks.end_to_end [--variants jpeg] [--images 24] [--rounds 3] measures some of them, or one alone on the
+machine, and prints JSON; ratios are to the first.
 """
 
+import argparse
 import json
 import math
 import statistics
@@ -183,3 +187,17 @@ def _sample(contestants: list[_Contestant], stop: threading.Event) -> None:
 def _remove(files: dict[str, Path]) -> None:
     for file in files.values():
         file.unlink()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--images", type=int, default=24, help="per burst")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    for row in measure(images=args.images, rounds=args.rounds, variants=tuple(args.variants)):
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()
