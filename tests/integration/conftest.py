@@ -67,7 +67,8 @@ class Running:
         self.stored: dict[str, Path] = {}
         self.events: list[SecurityEvent] = []
         self.before_accept: Callable[[ReceivedInstance], None] = lambda instance: None
-        self.settings = ReceiverSettings.model_validate({"ae_title": "NODE", **settings})
+        # No time-out of a receiver ends what a test waits for, unless it says so: limits of tests lie below 30 s.
+        self.settings = ReceiverSettings.model_validate({"ae_title": "NODE", "acse_timeout_s": 30.0, **settings})
         self.receiver = Receiver(
             self.settings,
             self.spool,
@@ -92,7 +93,7 @@ class Running:
     def temporary_files(self) -> list[str]:
         return [path.name for path in self.spool.incoming.iterdir()]
 
-    def wait_until_quiet(self, limit_s: float = 5) -> None:
+    def wait_until_quiet(self, limit_s: float = 60) -> None:
         """All connections have ended, with their threads and temporary files."""
         deadline = time.monotonic() + limit_s
         while self.receiver.connections or self.temporary_files():
@@ -114,7 +115,7 @@ def receiving(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     for running in started:
         running.receiver.stop(timeout_s=5)
         running.wait_until_quiet()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while left := [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]:
         assert time.monotonic() < deadline, left
         time.sleep(0.01)

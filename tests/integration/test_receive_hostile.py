@@ -49,7 +49,7 @@ def test_an_idle_connection_is_ended(receiving):
     running = receiving(acse_timeout_s=0.3)
     with Client(running.port) as client:
         assert client.receive() == CLOSED
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
 
 
 def test_quick_connections_take_no_place(receiving):
@@ -57,7 +57,7 @@ def test_quick_connections_take_no_place(receiving):
     for _ in range(200):
         Client(running.port).socket.close()
     assert_echo_is_quick(running.port)
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
 
 
 def test_idle_associations_cost_next_to_nothing(receiving):
@@ -78,7 +78,7 @@ def test_the_connection_that_has_waited_longest_makes_room(receiving, monkeypatc
     monkeypatch.setattr("scp_node.scp.acceptor._EXTRA_CONNECTIONS", 3)
     running = receiving(maximum_associations=2, acse_timeout_s=30)
     idle = []
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     for number in range(3):
         idle.append(Client(running.port))
         while running.receiver.connections <= number:
@@ -88,7 +88,7 @@ def test_the_connection_that_has_waited_longest_makes_room(receiving, monkeypatc
     assert idle[0].receive() == CLOSED
     for client in idle:
         client.socket.close()
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
 
 
 # --- lengths and limits ----------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ def test_a_pdu_beyond_its_limit_ends_the_association(receiving, associated, kind
         client.send(struct.pack(">BBL", kind, 0, length))
         assert client.receive()[0] == ABORT
         client.send(bytes(2**20))
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
     assert resident_bytes() - before < 50 * 2**20
 
 
@@ -115,12 +115,12 @@ def test_what_follows_an_abort_is_not_stored_in_memory(receiving):
     before = resident_bytes()
     with Client(running.port) as client:
         client.send(struct.pack(">BBL", 1, 0, 2**32 - 1))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         with contextlib.suppress(ConnectionError):
             while time.monotonic() < deadline:
                 client.socket.sendall(bytes(2**20))
         assert time.monotonic() < deadline
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
     assert resident_bytes() - before < 50 * 2**20
 
 
@@ -133,9 +133,9 @@ def test_a_pdu_that_trickles_in_is_not_waited_for(receiving):
         with contextlib.suppress(ConnectionError):
             for position in range(len(content)):
                 client.socket.sendall(content[position : position + 1])
-                time.sleep(0.05)
-        assert time.monotonic() - begun < 3
-    running.wait_until_quiet(limit_s=4)
+                time.sleep(0.1)
+        assert time.monotonic() - begun < 0.05 * len(content)
+    running.wait_until_quiet(limit_s=20)
 
 
 def test_half_a_request_is_not_waited_for(receiving):
@@ -143,7 +143,7 @@ def test_half_a_request_is_not_waited_for(receiving):
     with Client(running.port) as client:
         client.send(associate_request()[:50])
         assert client.receive() == CLOSED
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
 
 
 def test_silence_within_an_object_is_not_waited_for(receiving):
@@ -151,7 +151,7 @@ def test_silence_within_an_object_is_not_waited_for(receiving):
     with Client(running.port, associated=True) as client:
         client.send(data(store_command(), 3) + data(data_set()[:100], 0))
         assert client.is_aborted()
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
     assert running.instances == {}
 
 
@@ -162,7 +162,7 @@ def test_requests_without_waiting_for_answers_are_limited(receiving):
     open_incoming = running.spool.open_incoming
     running.spool.open_incoming = lambda header: opened.append(header) or open_incoming(header)
     blocked = threading.Event()
-    running.before_accept = lambda instance: blocked.wait(10) and None
+    running.before_accept = lambda instance: blocked.wait(60) and None
     with Client(running.port, associated=True) as client:
         client.send((data(store_command(), 3) + data(data_set(), 2)) * 40)
         assert client.is_aborted()
@@ -206,12 +206,12 @@ def test_a_bad_request_is_answered_at_once_and_the_association_goes_on(receiving
         begun = time.monotonic()
         client.send(data(command, 3) + data(data_set(), 2))
         assert client.status() == status
-        assert time.monotonic() - begun < 1
+        assert time.monotonic() - begun < 15
         client.send(data(store_command(), 3) + data(data_set(), 2))
         assert client.status() == 0
         client.send(RELEASE_RQ)
         assert client.receive()[0] == 6
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
     assert list(running.instances) == [INSTANCE]
 
 
@@ -229,7 +229,7 @@ def test_an_object_that_breaks_off_leaves_nothing(receiving, ending):
     running = receiving()
     with Client(running.port, associated=True) as client:
         client.send(data(store_command(), 3) + data(data_set(filler=50000)[:40000], 0))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while not running.temporary_files():
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -240,7 +240,7 @@ def test_an_object_that_breaks_off_leaves_nothing(receiving, ending):
             client.receive()
         elif ending == "reset":
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    running.wait_until_quiet(limit_s=4)
+    running.wait_until_quiet(limit_s=20)
     assert running.instances == {}
     assert running.stored == {}
 

@@ -1,5 +1,6 @@
 """Real clients, pynetdicom and DCMTK, against the receiver."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -239,7 +240,7 @@ def test_one_association_too_many_is_told_to_come_again(receiving):
     answer = third.acceptor.primitive
     assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 2)
     inside.pop().release()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (again := associate(running.port)).is_established:
         assert time.monotonic() < deadline
     again.release()
@@ -349,7 +350,7 @@ def test_a_silent_association_is_aborted(receiving):
     running = receiving(dimse_timeout_s=0.3)
     association = associate(running.port)
     running.wait_until_quiet(limit_s=5)
-    association.join(5)
+    association.join(60)
     assert association.is_aborted
 
 
@@ -359,24 +360,26 @@ def test_stopping_lets_an_object_under_way_be_answered(receiving):
 
     def wait(instance):
         entered.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     running.before_accept = wait
     dataset = radiograph()
     answers = []
     sender = threading.Thread(target=lambda: answers.append(store(running.port, dataset)))
     sender.start()
-    assert entered.wait(10)
-    stopper = threading.Thread(target=running.receiver.stop, kwargs={"timeout_s": 10})
+    assert entered.wait(60)
+    stopper = threading.Thread(target=running.receiver.stop, kwargs={"timeout_s": 60})
     stopper.start()
-    deadline = time.monotonic() + 5
-    # Refused; or reset, for one that waited to be accepted when the listener closed.
+    deadline = time.monotonic() + 60
+    # Refused; or reset, for one that waited to be accepted when the listener closed. Between the two its queue may be
+    # full, and nobody answers.
     with pytest.raises(ConnectionError):
         while time.monotonic() < deadline:
-            socket.create_connection(("127.0.0.1", running.port), timeout=1).close()
+            with contextlib.suppress(TimeoutError):
+                socket.create_connection(("127.0.0.1", running.port), timeout=1).close()
     go_on.set()
-    stopper.join(10)
-    sender.join(10)
+    stopper.join(60)
+    sender.join(60)
     assert not stopper.is_alive()
     assert answers[0].Status == 0
     assert dataset.SOPInstanceUID in running.stored
@@ -387,8 +390,8 @@ def test_stopping_aborts_who_does_not_leave(receiving):
     association = associate(running.port)
     begun = time.monotonic()
     running.receiver.stop(timeout_s=0.2)
-    assert time.monotonic() - begun < 3
-    association.join(5)
+    assert time.monotonic() - begun < 15
+    association.join(60)
     assert association.is_aborted
 
 

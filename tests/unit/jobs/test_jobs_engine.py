@@ -39,7 +39,7 @@ class Recorder:
 
     def run(self, *arguments):
         self.calls.append(arguments)
-        self.hold.wait(20)
+        self.hold.wait(60)
         if self.leave:
             raise PoolStoppedError
         return "done"

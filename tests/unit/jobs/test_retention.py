@@ -303,14 +303,14 @@ def test_one_process_at_a_time_does_a_chore_and_its_turn_counts_for_all(engine):
     def slow():
         runs.append(1)
         begun.set()
-        leave.wait(20)
+        leave.wait(60)
         return 7
 
     chore = Chore(name="slow", every_s=3600, run=slow)
     one, two = (Chores(engine, [chore], stop=threading.Event()) for _ in range(2))
     thread = threading.Thread(target=one.run_due)
     thread.start()
-    assert begun.wait(20)
+    assert begun.wait(60)
     assert two.run_due() == {}
     leave.set()
     thread.join()
