@@ -5,7 +5,8 @@ All contestants run at the same time and take turns: within a round each gets a 
 half the rate that it has shown (latency).
 
 python -m benchmarks.end_to_end [--variants jpeg] [--images 24] [--rounds 3] measures some of them, or one alone on the
-machine, and prints JSON; ratios are to the first.
+machine, and prints JSON; ratios are to the first. With --one-by-one N radiographs come one at a time to a node that has
+nothing else to do: seconds from the end of the sender to the last result written.
 """
 
 import argparse
@@ -142,6 +143,30 @@ def measure(*, images: int, rounds: int = 3, variants: tuple[str, ...] = VARIANT
         return [_row(contestant, reference) for contestant in contestants]
 
 
+def one_by_one(variant: str, *, images: int) -> dict:
+    """Latency of radiographs that find the node idle, at different moments of its polling."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        source = load.Source(load.template(folder / "template.dcm"), folder / "sent")
+        contestant = _open(variant, folder / variant, stack)
+        contestant.burst(source, 4, is_counted=False)
+        latencies_s = []
+        for number in range(images):
+            time.sleep(0.5 + 0.037 * number)
+            files = source.write(1)
+            load.closed(contestant.server.port, contestant.server.ae_title, list(files.values()), associations=1)
+            sent = time.time()
+            contestant.arrivals.wait(list(files), contestant.objects)
+            latencies_s.append(max(contestant.arrivals.last.values()) - sent)
+            _remove(files)
+        return {
+            "title": contestant.title,
+            "median_s": statistics.median(latencies_s),
+            "smallest_s": min(latencies_s),
+            "largest_s": max(latencies_s),
+        }
+
+
 def _images(contestant: _Contestant, images: int) -> int:
     return max(2, images // _SHARE_OF_INLINE) if contestant.title == PEER else images
 
@@ -194,7 +219,12 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--images", type=int, default=24, help="per burst")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one-by-one", type=int, metavar="N", help="one at a time, N of them")
     args = parser.parse_args()
+    if args.one_by_one:
+        for variant in args.variants:
+            print(json.dumps(one_by_one(variant, images=args.one_by_one)))
+        return
     for row in measure(images=args.images, rounds=args.rounds, variants=tuple(args.variants)):
         print(json.dumps(row))
 
