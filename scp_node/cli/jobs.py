@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from config.settings import NodeSettings
-from scp_node.cli.options import add_command, add_config, importing, settings_of
+from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, moment, predictions_table, size, table, write_json
+from scp_node.garbage import importing
 from scp_node.records import InstanceState
 
 if TYPE_CHECKING:

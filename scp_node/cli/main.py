@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from config.load import ConfigError
 from inference.errors import InferenceError
-from scp_node.cli.options import EXIT_CODES, importing
+from scp_node.cli.options import EXIT_CODES
 from scp_node.errors import NodeError
+from scp_node.garbage import importing
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -1,11 +1,8 @@
 """What the parsers of several commands share: help layout, --config, and the settings it leads to."""
 
 import argparse
-import contextlib
-import gc
 import os
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,19 +19,6 @@ exit codes:
   2    wrong usage or configuration
   130  interrupted
   141  the reader of the output went away"""
-
-
-@contextlib.contextmanager
-def importing() -> Iterator[None]:
-    """Collect no garbage meanwhile, and leave alone what was imported: looking at it is a third of a short command."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_on:
-            gc.enable()
 
 
 def add_command(

@@ -1,7 +1,6 @@
 """`scp-node serve`: run the node until a signal asks it to stop."""
 
 import argparse
-import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import structlog
 from config.load import ConfigError
 from scp_node.cli import signals
 from scp_node.cli.options import add_command, add_config, settings_of
+from scp_node.garbage import importing
 from scp_node.telemetry import logs
 
 if TYPE_CHECKING:
@@ -59,25 +59,22 @@ def run(args: argparse.Namespace) -> int:
         then is kept and analysed by the next start.
     """
     asked = signals.catch()
-    # What is imported and set up now stays until the end: a search through all of it takes a tenth of a second.
-    gc.disable()
     settings = settings_of(args)
     logs.configure(settings.logging)
     # For what libraries make too: the database's file, caches, temporary files. Folders of results in a share included.
     os.umask(0o077)
     log = structlog.get_logger(__name__)
 
-    # Imported late: a wrong configuration is reported before the engine loads.
-    from scp_node.jobs.allocator import share_arenas
-    from scp_node.jobs.node import Node
-    from scp_node.jobs.roles import Role
+    with importing():
+        # Imported late: a wrong configuration is reported before the engine loads.
+        from scp_node.jobs.allocator import share_arenas
+        from scp_node.jobs.node import Node
+        from scp_node.jobs.roles import Role
 
-    share_arenas()
-    names = args.role or ["all"]
-    node = Node(settings, roles=None if "all" in names else [Role(name) for name in names])
-    node.start()
-    gc.freeze()
-    gc.enable()
+        share_arenas()
+        names = args.role or ["all"]
+        node = Node(settings, roles=None if "all" in names else [Role(name) for name in names])
+        node.start()
     try:
         log.info("serving", roles=[role.value for role in node.roles])
         if Role.RECEIVER in node.roles:

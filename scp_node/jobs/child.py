@@ -5,7 +5,6 @@ library may print what it likes.
 """
 
 import ctypes
-import gc
 import importlib
 import json
 import logging
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from scp_node.errors import UnpreparedError
+from scp_node.garbage import importing
 from scp_node.jobs.causes import causes_of, place_of
 from scp_node.security.confinement import confine
 
@@ -36,8 +36,6 @@ def main(descriptor: int, parent: int) -> int:
     # Ctrl-C reaches the whole group of processes; the parent alone decides when its children end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with(parent)
-    # What is loaded now stays until the end: looking through all of it again and again finds nothing to collect.
-    gc.disable()
     # Libraries put values of attributes into their warnings; none of it may reach a log.
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -49,15 +47,14 @@ def main(descriptor: int, parent: int) -> int:
             if first["writable"] is not None:
                 # Before anything is imported: a library may start threads, and those would stay free.
                 missing = confine([Path(folder) for folder in first["writable"]])
-            handler = _load(first["factory"])(first["arguments"])
+            with importing():
+                handler = _load(first["factory"])(first["arguments"])
         except UnpreparedError:
             _say(lines, {"unprepared": True})
             return 0
         except Exception as error:  # top of the process: whatever it is, the parent must hear of it
             _say(lines, {"broken": f"{type(error).__name__}: {error}"})
             return 1
-        gc.freeze()
-        gc.enable()
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
         _say(lines, {"ready": True, "missing": missing})
