@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.models.preprocess import resize
+
 
 def by_whole_factor(values: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
     """Average blocks of factor x factor pixels; rows and columns at the end that fill no block are left out.
@@ -46,8 +48,4 @@ def to_size(values: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.ui
     smaller = values
     while min(smaller.shape[0] // rows, smaller.shape[1] // columns) >= 2:
         smaller = by_whole_factor(smaller, 2)
-    if smaller.shape == (rows, columns):
-        return smaller
-    shrinks = smaller.shape[0] >= rows and smaller.shape[1] >= columns
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(smaller, (columns, rows), interpolation=interpolation), dtype=np.uint8)
+    return resize(smaller, rows, columns)
