@@ -14,15 +14,14 @@ association's is not paused any more, whether it is or not. Who then releases wa
 tests/unit/scp/test_pynetdicom_contract.py fails when a release changes what this relies on.
 """
 
-import contextlib
-import select
-import socket
 import ssl
 import threading
 import time
 from typing import Any
 
 from pynetdicom.association import Association
+
+from scp_node.bell import Bell
 
 _TURN_S = 0.1
 _DATA_TRANSFER = "Sta6"
@@ -47,16 +46,12 @@ class Waiting:
     def __init__(self, association: Association) -> None:
         self._upper_layer = association.dul
         self._wire = association.dul.socket.socket
-        self._bell, self._rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
+        self._bell = Bell()
         self._is_waiting = False
         self._look, self._send = association.dul._is_transport_event, association.dul.send_pdu
         # None: the peer has hung up already.
         if self._wire is not None and self._wire.fileno() >= 0:
-            self._poll.register(self._wire, select.POLLIN)
+            self._bell.watch(self._wire)
             association.dul._is_transport_event = self._is_transport_event
             association.dul.send_pdu = self._send_pdu
             association._reactor_checkpoint = _Checkpoint()
@@ -65,30 +60,22 @@ class Waiting:
         """Let go of the bell, unless the state machine's thread still listens to it."""
         if not self._upper_layer.is_alive():
             self._bell.close()
-            self._rope.close()
 
     def _send_pdu(self, primitive: Any) -> None:  # noqa: ANN401 - as pynetdicom has it
         self._send(primitive)
         # In this order: who has begun to wait since then has seen the primitive.
         if self._is_waiting:
-            with contextlib.suppress(OSError):
-                self._rope.send(b"!")
+            self._bell.ring()
 
     def _is_transport_event(self) -> bool:
         layer = self._upper_layer
         if layer.state_machine.current_state == _DATA_TRANSFER and layer.event_queue.empty():
             self._is_waiting = True
             if layer.to_provider_queue.empty() and not layer._kill_thread and self._is_drained():
-                self._wait()
+                self._bell.wait(_TURN_S)
             self._is_waiting = False
         return bool(self._look())
 
     def _is_drained(self) -> bool:
         # Decrypted and waiting: the descriptor knows nothing of it.
         return self._wire.fileno() >= 0 and not (isinstance(self._wire, ssl.SSLSocket) and self._wire.pending())
-
-    def _wait(self) -> None:
-        for descriptor, _ in self._poll.poll(_TURN_S * 1000):
-            if descriptor == self._bell.fileno():
-                with contextlib.suppress(OSError):
-                    self._bell.recv(4096)

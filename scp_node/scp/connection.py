@@ -7,7 +7,6 @@ socket whose peer closed first, and waits for data when all that has arrived is 
 
 import contextlib
 import mmap
-import select
 import socket
 import ssl
 import time
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pynetdicom.transport import AssociationSocket
 
+from scp_node.bell import Bell
 from scp_node.scp.lobby import Visit
 
 if TYPE_CHECKING:
@@ -47,36 +47,25 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         self._buffer = _memory(_BUFFER_BYTES)
         self._begin = self._end = 0
         self._limit_s: float | None = None
-        self._bell, self._rope = socket.socketpair()
-        self._bell.setblocking(False)
-        self._rope.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._bell, select.POLLIN)
-        self._poll.register(self._wire, select.POLLIN)
+        self._bell = Bell()
+        self._bell.watch(self._wire)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until bytes have arrived or somebody rings; return whether it is bytes (or the end of them)."""
         if self._begin < self._end:
             return True
-        wire = self._wire.fileno()
-        if wire < 0:
+        if self._wire.fileno() < 0:
             return False
         if isinstance(self._wire, ssl.SSLSocket) and self._wire.pending():
             # Decrypted and waiting: the descriptor knows nothing of it.
             return True
-        ready = {descriptor for descriptor, _ in self._poll.poll(timeout_s * 1000)}
-        if self._bell.fileno() in ready:
-            with contextlib.suppress(OSError):
-                self._bell.recv(4096)
-        if wire not in ready:
+        if not self._bell.wait(timeout_s):
             return False
         return not isinstance(self._wire, ssl.SSLSocket) or self._is_data(self._wire)
 
     def ring(self) -> None:
         """End a `wait`; any thread may call this."""
-        # Full or closed: it is ringing already, or there is nobody to hear it.
-        with contextlib.suppress(OSError):
-            self._rope.send(b"!")
+        self._bell.ring()
 
     def close(self) -> None:
         """Close, with the farewell that TLS asks for (RFC 8446 6.1); called by the upper layer's thread."""
@@ -91,7 +80,6 @@ class Connection(AssociationSocket):  # type: ignore[misc] # pynetdicom is untyp
         """Release descriptors and memory; only when nobody reads any more."""
         self._shutdown_socket()
         self._bell.close()
-        self._rope.close()
         # Now, and not when the garbage collector finds the circle that an association is.
         self._buffer, self._begin, self._end = memoryview(b""), 0, 0
 
