@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from config.settings import NodeSettings
 from scp_node.audit.auditor import Auditor, draft_of, source_of
 from scp_node.audit.messages import Message
-from scp_node.audit.trail import Draft, Trail, Writer
+from scp_node.audit.trail import Draft, Entry, Trail, Writer
 from scp_node.jobs.acting import system_user
 from scp_node.jobs.audited import Building
 from scp_node.jobs.database import trace
@@ -30,6 +30,15 @@ def open_auditor(settings: NodeSettings, engine: sa.Engine, spool: Spool) -> Aud
     return auditor
 
 
+_Told = tuple[int | None, int | None, str]
+"""Number of the record or of the user's action, and its time."""
+
+
+def _told(one: Draft | Entry) -> _Told:
+    # A database that was restored from a backup gives numbers out again that the trail, which was not, has already.
+    return one.record, one.user_action, one.at
+
+
 class Auditing:
     """Takes the rows that the trail has not got yet; several nodes that share a database share them out."""
 
@@ -39,7 +48,7 @@ class Auditing:
         self._source = source_of(settings)
         self._building = Building(settings, spool)
         # As many as one call writes: a crash between the trail and the commit leaves no more.
-        self._last: deque[tuple[int | None, int | None]] = deque(maxlen=4 * _AT_ONCE)
+        self._last: deque[_Told] = deque(maxlen=4 * _AT_ONCE)
         self._read_to: int | None = None
 
     def write(self, writer: Writer) -> int:
@@ -51,25 +60,25 @@ class Auditing:
             rows = connection.execute(_UNTOLD[table.name]).all()
             if not rows:
                 return 0
-            written = {record if table is trace else action for record, action in self._newest(writer)}
+            written = set(self._newest(writer))
             drafts = [
                 draft
                 for row in rows
-                if row.id not in written and (draft := self._draft(connection, table, row)) is not None
+                if (draft := self._draft(connection, table, row)) is not None and _told(draft) not in written
             ]
             if drafts:
                 writer.append(drafts)
-                self._last.extend((draft.record, draft.user_action) for draft in drafts)
+                self._last.extend(_told(draft) for draft in drafts)
                 self._read_to = writer.sequence
             connection.execute(_TOLD[table.name], {"ids": [row.id for row in rows]})
         return len(rows)
 
-    def _newest(self, writer: Writer) -> deque[tuple[int | None, int | None]]:
-        """Numbers of records and users' actions in the newest messages, read anew when somebody else has written."""
+    def _newest(self, writer: Writer) -> deque[_Told]:
+        """What the newest messages are of, read anew when somebody else has written."""
         if writer.sequence != self._read_to:
             self._last.clear()
             for entry in self._trail.entries(after=max(0, writer.sequence - 4 * _AT_ONCE)):
-                self._last.append((entry.record, entry.user_action))
+                self._last.append(_told(entry))
             self._read_to = writer.sequence
         return self._last
 

@@ -160,3 +160,20 @@ def test_what_a_process_wrote_it_does_not_read_again(  # noqa: PLR0917 - fixture
     write(ours)
     assert len(reads) == 3
     assert [entry.record for entry in entries()] == [1, 2, 3]
+
+
+def test_what_happens_after_a_restored_database_is_told_under_numbers_that_the_trail_has_already(
+    engine, filing, receive, told
+):
+    """The trail lies beside the spool and is not put back with the database: its numbers come a second time."""
+    filing.accept(receive("1.2.3"))
+    record(engine, "log_in")
+    assert [one["objects"] for one in told()] == [["1.2.3"], []]
+    with engine.begin() as connection:
+        for table in (database.instance, database.trace, user_action):
+            connection.execute(sa.delete(table))
+
+    filing.accept(receive("1.2.4"))
+    record(engine, "log_out")
+
+    assert [one["objects"] for one in told()] == [["1.2.3"], [], ["1.2.4"], []]
