@@ -26,6 +26,7 @@ from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 
+from scp_node.command_sets import command_set, short, uid
 from scp_node.records import Outgoing
 
 # Through TLS too: sends files by path without decoding them. What is sent as a data set is not concerned.
@@ -191,32 +192,17 @@ class DirectMessages(Messages):
                 pieces[0] = pieces[0][sent:]
 
 
-_BETWEEN_UIDS = bytes.fromhex(
-    "0000 0001 02000000 0100"  # (0000,0100) Command Field: C-STORE-RQ
-    "0000 1001 02000000 0100"  # (0000,0110) Message ID: 1, there is never more than one on its way
-    "0000 0007 02000000 0200"  # (0000,0700) Priority: low, as pynetdicom has it
-    "0000 0008 02000000 0100"  # (0000,0800) Command Data Set Type: one follows
+_BETWEEN_UIDS = (
+    short(0x00000100, 0x0001)  # Command Field: C-STORE-RQ
+    + short(0x00000110, 1)  # Message ID: there is never more than one on its way
+    + short(0x00000700, 0x0002)  # Priority: low, as pynetdicom has it
+    + short(0x00000800, 0x0001)  # Command Data Set Type: one follows
 )
 
 
 def store_command(sop_class_uid: str, sop_instance_uid: str) -> bytes:
-    """Encode the command of a C-STORE request, Implicit VR Little Endian (PS3.7 6.3.1, 9.3.1.1)."""
-    sop_class, instance = _uid(sop_class_uid), _uid(sop_instance_uid)
-    command = b"".join(
-        (
-            struct.pack("<HHL", 0, 0x0002, len(sop_class)),
-            sop_class,
-            _BETWEEN_UIDS,
-            struct.pack("<HHL", 0, 0x1000, len(instance)),
-            instance,
-        )
-    )
-    return struct.pack("<HHLL", 0, 0, 4, len(command)) + command
-
-
-def _uid(value: str) -> bytes:
-    encoded = value.encode("ascii")
-    return encoded + b"\0" * (len(encoded) % 2)
+    """Encode the command of a C-STORE request (PS3.7 9.3.1.1)."""
+    return command_set(uid(0x00000002, sop_class_uid) + _BETWEEN_UIDS + uid(0x00001000, sop_instance_uid))
 
 
 def _header(size: int, context_id: int, control: int) -> memoryview:
