@@ -66,23 +66,31 @@ class AnalysisSettings(Section):
         ge=0,
         le=64,
         description="Child processes that decode and run the models; 0: one for two cores but two at least, 8 at most; "
-        "one for one core, and with CUDA.",
+        "one for one core.",
     )
     threads: int = Field(0, ge=0, le=256, description="Threads per child process; 0: cores divided by processes.")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Radiographs that the models judge at once when so many wait, in one process for all the others; "
+        "1: every child process runs the models itself; 0: 16 with CUDA, else 1.",
+    )
     time_limit_s: float = Field(
         120.0, gt=0, description="One analysis; a child that takes longer is ended and the instance is a dead letter."
     )
     memory_limit_bytes: int = Field(
         4 * 2**30,
         ge=0,
-        description="Address space of a child process beyond what the models take, without CUDA; 0: no limit.",
+        description="Address space of a child process beyond what the models take, unless it uses CUDA; 0: no limit.",
     )
     attempts: int = Field(
         3, ge=1, le=20, description="Child processes that may die on one instance before it is a dead letter."
     )
     confine_children: bool = Field(
         True,
-        description="Child processes open no socket, start no program and write results only (Linux, without CUDA).",
+        description="Child processes open no socket, start no program and write results only (Linux; not the one that "
+        "uses CUDA).",
     )
     polarity: Polarity = Field(Polarity.AUTO, description="Which attribute decides polarity.")
     eligibility: EligibilitySettings = EligibilitySettings()

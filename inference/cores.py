@@ -6,6 +6,7 @@ from pathlib import Path
 from config.analysis import AnalysisSettings
 
 _CUDA_DRIVER = Path("/dev/nvidiactl")
+_CUDA_BATCH = 16
 _MOST_PROCESSES = 8
 """Without being asked for more: each takes 0.7 GB with an 18 MB radiograph."""
 
@@ -13,9 +14,18 @@ _MOST_AT_A_TIME = 4
 """Pictures of one analysis: three models and all of them together."""
 
 
-def threads_per_process(settings: AnalysisSettings) -> int:
-    """Threads one process may use: as configured, or the cores this process may run on divided by the processes."""
-    return settings.threads or max(1, _cores() // processes(settings))
+def batch_size(settings: AnalysisSettings) -> int:
+    """Radiographs that the models judge at once when so many wait, in one process for all; 1: every child has its own.
+
+    Where the processor runs the models nothing is gained (docs/performance.md), a CUDA device lives on it.
+    """
+    return settings.batch_size or (_CUDA_BATCH if _expects_cuda(settings) else 1)
+
+
+def threads_for_models(settings: AnalysisSettings) -> int:
+    """Threads of a process that runs models: as configured, or the cores that this process may run on, shared out."""
+    sharers = processes(settings) if batch_size(settings) == 1 else 1
+    return settings.threads or max(1, _cores() // sharers)
 
 
 def threads_for_results(settings: AnalysisSettings) -> int:
@@ -32,15 +42,20 @@ def processes(settings: AnalysisSettings) -> int:
 
     Two at least where there are two cores, then one for two cores: while one reads, draws or waits for the disk,
     another one uses what it leaves, and a radiograph that hangs holds up nobody. Each adds its threads and memory to
-    those of the node's own process, which takes a core of many itself. A CUDA device is one child's.
+    those of the node's own process, which takes a core of many itself. One only where each would load its models into
+    the same CUDA device.
     """
     if settings.processes:
         return settings.processes
-    is_cuda_there = settings.device == "auto" and settings.runtime != "openvino" and _CUDA_DRIVER.exists()
-    if settings.device == "cuda" or is_cuda_there:
+    if batch_size(settings) == 1 and _expects_cuda(settings):
         return 1
     cores = _cores()
     return min(_MOST_PROCESSES, max(min(2, cores), cores // 2))
+
+
+def _expects_cuda(settings: AnalysisSettings) -> bool:
+    is_there = settings.device == "auto" and settings.runtime != "openvino" and _CUDA_DRIVER.exists()
+    return settings.device == "cuda" or is_there
 
 
 def _cores() -> int:

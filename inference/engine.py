@@ -1,7 +1,6 @@
 """From a file to an Analysis: read, check eligibility, render, run every model; writes nothing, knows no network."""
 
-import os
-import tempfile
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,29 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.analysis import AnalysisSettings
-from inference.cores import threads_per_process
+from inference.ensemble import Ensemble, LoadedEnsemble, Output, asked_sizes
 from inference.errors import InferenceError, UnsupportedPixelsError
 from inference.imaging.eligibility import check, check_quality, notes
 from inference.imaging.render import render
 from inference.imaging.source import read_header, read_pixels
 from inference.models.checkpoint import Manifest, architecture_of, default_folder, read_manifests
 from inference.models.gradcam import saliency
-from inference.models.preprocess import InputSpec, to_model_input
+from inference.models.preprocess import resize
 from inference.records import Analysis, Ineligibility, Prediction, Reason, RenderRule, SourceHeader, SourceImage
-from inference.runtime.catalog import RUNTIMES, Placement, Runtime
 
 
-def default_cache() -> Path:
-    """The user's cache folder as the XDG Base Directory Specification has it, for a user without home the system's."""
-    try:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # no home
-        base = Path(tempfile.gettempdir()) / f"scp-node-{os.getuid()}"
-    return base / "scp-node"
-
-
-class LoadedModel:
-    """One model ready to run, with its operating point.
+class Model:
+    """One model with its operating point.
 
     Parameters
     ----------
@@ -41,110 +30,70 @@ class LoadedModel:
         The site's own operating point; None: the one that came with the weights.
     """
 
-    def __init__(self, manifest: Manifest, runtime: Runtime, site_threshold: float | None = None) -> None:
+    def __init__(self, manifest: Manifest, site_threshold: float | None = None) -> None:
         self.manifest = manifest
-        self._runtime = runtime
-        self.runtime_name = runtime.name
         self._target_layer = architecture_of(manifest).target_layer
         self._site_threshold = site_threshold
 
-    def predict(self, batch: NDArray[np.float32]) -> tuple[Prediction, ...]:
-        """Judge radiographs.
-
-        Parameters
-        ----------
-        batch
-            (n, 3, rows, columns) float32, each image as ``preprocess.to_model_input`` makes it from display values of
-            the manifest's rule.
-
-        Returns
-        -------
-        One Prediction per image.
+    def judge(self, output: Output) -> Prediction:
+        """Make a verdict of what the network says.
 
         Raises
         ------
         InferenceError
-            A logit or a map is not finite: no verdict can be given.
+            Logit or map is not finite: no verdict can be given.
         """
-        logits, maps = self._runtime.run(batch)
-        if not (np.isfinite(logits).all() and np.isfinite(maps).all()):
+        if not (math.isfinite(output.logit) and np.isfinite(output.signed_map).all()):
             raise InferenceError(f"{self.manifest.name}: the network gave numbers that are not finite")
-        return tuple(
-            Prediction(
-                model=self.manifest.name,
-                title=self.manifest.title,
-                version=self.manifest.version,
-                weights_sha256=self.manifest.weights_sha256,
-                target_layer=self._target_layer,
-                preprocessing=self.manifest.preprocessing,
-                probability=self.manifest.calibration.probability(float(logit)),
-                threshold=self.manifest.threshold if self._site_threshold is None else self._site_threshold,
-                is_threshold_overridden=self._site_threshold is not None,
-                saliency=saliency(signed_map),
-            )
-            for logit, signed_map in zip(logits, maps, strict=True)
+        return Prediction(
+            model=self.manifest.name,
+            title=self.manifest.title,
+            version=self.manifest.version,
+            weights_sha256=self.manifest.weights_sha256,
+            target_layer=self._target_layer,
+            preprocessing=self.manifest.preprocessing,
+            probability=self.manifest.calibration.probability(output.logit),
+            threshold=self.manifest.threshold if self._site_threshold is None else self._site_threshold,
+            is_threshold_overridden=self._site_threshold is not None,
+            saliency=saliency(output.signed_map),
         )
 
 
 class Engine:
-    """All configured models, loaded once.
+    """Judges radiographs with all configured models.
 
     Parameters
     ----------
-    runtime
-        Key of ``catalog.RUNTIMES``; None: the configured one.
+    ensemble
+        What runs the networks; None: they are loaded here.
     clock
         Seconds since any moment; measures durations.
-    may_compile
-        Whether models that are not compiled yet may be compiled, into the cache.
 
     Raises
     ------
     CheckpointError
         A configured model is missing, altered or does not fit; nothing is analysed with the others.
-    NotCompiledError
-        One is to be compiled, and `may_compile` is false.
     DeviceError
-        The configured device is not there.
+        As `LoadedEnsemble` does.
     """
 
     def __init__(
         self,
         settings: AnalysisSettings,
-        runtime: str | None = None,
+        ensemble: Ensemble | None = None,
         clock: Callable[[], float] = time.perf_counter,
-        *,
-        may_compile: bool = True,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        folder = settings.checkpoints or default_folder()
-        placement = Placement(
-            device=settings.device,
-            threads=threads_per_process(settings),
-            precision=settings.precision,
-            cache=settings.cache or default_cache(),
-            may_compile=may_compile,
-        )
-        # All manifests first: a mistake in the last one is reported before the first network is loaded.
-        self._models = tuple(
-            LoadedModel(
-                manifest,
-                RUNTIMES[runtime or settings.runtime](folder / manifest.name, manifest, placement),
-                settings.thresholds.get(manifest.name),
-            )
-            for manifest in read_manifests(folder, settings.models)
-        )
+        manifests = read_manifests(settings.checkpoints or default_folder(), settings.models)
+        self._models = tuple(Model(manifest, settings.thresholds.get(manifest.name)) for manifest in manifests)
+        self._sizes = asked_sizes(manifests)
+        self._ensemble = LoadedEnsemble(settings) if ensemble is None else ensemble
 
     @property
     def models(self) -> tuple[Manifest, ...]:
         """The models, in the order of the configuration."""
         return tuple(model.manifest for model in self._models)
-
-    @property
-    def loaded(self) -> tuple[LoadedModel, ...]:
-        """The models themselves, for batches."""
-        return self._models
 
     def analyse(self, file: Path, name: str | None = None) -> Analysis | Ineligibility:
         """Read and judge one radiograph.
@@ -185,14 +134,9 @@ class Engine:
         One Prediction per model, in the order of the configuration.
         """
         # Models that take the same input share it: reducing 9 million pixels costs as much as a small network.
-        inputs: dict[tuple[RenderRule, InputSpec], NDArray[np.float32]] = {}
-        predictions: list[Prediction] = []
-        for model in self._models:
-            key = (model.manifest.rule, model.manifest.input)
-            if key not in inputs:
-                inputs[key] = to_model_input(pictures[model.manifest.rule], model.manifest.input)[None]
-            predictions += model.predict(inputs[key])
-        return tuple(predictions)
+        inputs = tuple(resize(pictures[rule], rows, columns) for rule, rows, columns in self._sizes)
+        [outputs] = self._ensemble.run([inputs])
+        return tuple(model.judge(output) for model, output in zip(self._models, outputs, strict=True))
 
     def _analyse(self, header: SourceHeader, began: float) -> Analysis | Ineligibility:
         if (refusal := check(header, self._settings.eligibility)) is not None:

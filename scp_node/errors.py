@@ -40,3 +40,7 @@ class UnpreparedError(NodeError):
 
 class StartError(NodeError):
     """The node cannot start: a checkpoint, a folder or a port is not as configured."""
+
+
+class RefusedError(NodeError):
+    """The parent of a child process has no answer to what the child asked."""

@@ -29,6 +29,8 @@ class Placement:
         Threads of one process on the CPU; at least 1.
     precision
         Of the arithmetic; ``bfloat16`` and ``float16`` are for runtimes that offer them.
+    batch_size
+        Radiographs that are judged at once at most; at least 1.
     cache
         Folder for models that a runtime compiles; None: nothing is compiled.
     may_compile
@@ -38,12 +40,15 @@ class Placement:
     device: Literal["auto", "cpu", "cuda"]
     threads: int
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = 1
     cache: Path | None = None
     may_compile: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 1:
             raise ValueError(f"{self.threads} threads; 1 at least")
+        if self.batch_size < 1:
+            raise ValueError(f"batches of {self.batch_size}; 1 at least")
 
 
 class Runtime(Protocol):

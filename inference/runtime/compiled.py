@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,15 @@ class Entry:
     def is_there(self) -> bool:
         """Whether it was made; a folder gets its name when it is complete."""
         return self.folder.is_dir()
+
+
+def default_cache() -> Path:
+    """The user's cache folder as the XDG Base Directory Specification has it, for a user without home the system's."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # no home
+        base = Path(tempfile.gettempdir()) / f"scp-node-{os.getuid()}"
+    return base / "scp-node"
 
 
 def entry_of(cache: Path, manifest: Manifest) -> Entry:

@@ -16,8 +16,8 @@ from inference.runtime.checking import check_batch
 
 _log = logging.getLogger(__name__)
 
-_HALF_PROBABILITY, _HALF_MAP = 1e-3, 1e-2
-"""What half precision may move: a probability before calibration, and a map as a share of its maximum."""
+_PROBABILITY, _MAP = 1e-3, 1e-2
+"""What a device or half precision may move: a probability before calibration, and a map as a share of its maximum."""
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,19 +48,64 @@ def make_repeatable(threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+class Staging:
+    """Memory in which batches are put together for a device; every batch fills it, the last places with nothing.
+
+    The numbers of a radiograph then never depend on how many others were waiting: libraries choose by the size of a
+    batch how they compute, and another order of adding is another last digit.
+
+    Parameters
+    ----------
+    shape
+        Of one image.
+    places
+        Images in a batch; a larger batch than ever before makes it larger.
+    is_pinned
+        Whether the memory stays where it is: a device reads it by itself, and at twice the speed.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], places: int, *, is_pinned: bool) -> None:
+        self._shape = shape
+        self._is_pinned = is_pinned
+        self.memory = self._allocate(places)
+
+    def put(self, batch: Tensor) -> Tensor:
+        """Return the memory with these images in its first places; it is the next batch's as well."""
+        if len(batch) > len(self.memory):
+            self.memory = self._allocate(len(batch))
+        self.memory[: len(batch)].copy_(batch)
+        self.memory[len(batch) :].zero_()
+        return self.memory
+
+    def _allocate(self, places: int) -> Tensor:
+        size = (places, *self._shape)
+        return torch.empty(size, pin_memory=self._is_pinned, memory_format=torch.channels_last).zero_()
+
+
 class TorchRuntime:
-    """One network in evaluation mode."""
+    """One network in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        The weights are missing or altered.
+    DeviceError
+        A CUDA device is asked for and not there, or it computes something else than the CPU.
+    """
 
     def __init__(self, folder: Path, manifest: Manifest, placement: Placement) -> None:
         self._device = find_device(placement.device)
         make_repeatable(placement.threads)
         self._architecture = architecture_of(manifest)
-        network = load_network(folder, manifest)
-        self._network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's overloads
+        self._network = load_network(folder, manifest).to(memory_format=torch.channels_last)
         self._shape = (3, manifest.input.rows, manifest.input.columns)
-        self._staging: Tensor | None = None
+        self._staging: Staging | None = None
         self._precision = _DTYPES[placement.precision]
-        if self._precision is torch.float16 and (fault := self._fault()) is not None:
+        if self._device.type == "cuda":
+            self._move(manifest.name, placement.batch_size)
+        if self._precision is torch.float16 and (
+            fault := difference(self._checked(None), self._checked(torch.float16))
+        ):
             _log.warning("%s runs in float32: float16 %s", manifest.name, fault)
             self._precision = None
         self.name = f"torch {self._device.type} {str(self._precision or torch.float32).removeprefix('torch.')}"
@@ -72,30 +117,42 @@ class TorchRuntime:
                 f"expected (n, {', '.join(map(str, self._shape))}) float32, got {batch.shape} {batch.dtype}"
             )
         logits, maps = self._explain(torch.from_numpy(np.ascontiguousarray(batch)), self._precision)
-        return logits.cpu().numpy(), maps.cpu().numpy()
+        return logits.numpy(), maps.numpy()
 
     def _explain(self, batch: Tensor, precision: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        """Logits and maps of a batch, in memory of the CPU."""
+        if self._staging is None:
+            placed = batch.contiguous(memory_format=torch.channels_last)
+        else:
+            # In order with what follows on the device; and results are fetched before the memory is used again.
+            placed = self._staging.put(batch).to(self._device, non_blocking=True)
         with torch.autocast(self._device.type, dtype=precision, enabled=precision is not None):
-            logits, maps = explain(self._architecture, self._network, self._placed(batch))
-        return logits.float(), maps.float()
+            logits, maps = explain(self._architecture, self._network, placed)
+        return logits[: len(batch)].float().cpu(), maps[: len(batch)].float().cpu()
 
-    def _placed(self, batch: Tensor) -> Tensor:
-        """Copy a batch to the device; through pinned memory, which a device reads by itself and at twice the speed."""
-        if self._device.type != "cuda":
-            return batch.to(self._device, memory_format=torch.channels_last)
-        if self._staging is None or len(self._staging) < len(batch):
-            self._staging = torch.empty(batch.shape, pin_memory=True, memory_format=torch.channels_last)
-        staged = self._staging[: len(batch)].copy_(batch)
-        # In order with what follows on the device; and `run` fetches its results before the memory is used again.
-        return staged.to(self._device, non_blocking=True)
+    def _checked(self, precision: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        return self._explain(check_batch(*self._shape[1:]), precision)
 
-    def _fault(self) -> str | None:
-        """Compare half precision with float32 on this device; None: they agree."""
-        batch = check_batch(*self._shape[1:])
-        logits, maps = self._explain(batch, None)
-        found_logits, found_maps = self._explain(batch, self._precision)
-        probability = float((found_logits.sigmoid() - logits.sigmoid()).abs().max())
-        share = float((found_maps - maps).abs().max() / maps.abs().max().clamp_min(1e-12))
-        if probability <= _HALF_PROBABILITY and share <= _HALF_MAP:  # and not "not more": NaN is a fault
-            return None
-        return f"moves a probability by {probability:.2g} and a map by {share:.2g}"
+    def _move(self, name: str, batch_size: int) -> None:
+        """Take the network to the device, and see that it says there what it said here."""
+        expected = self._checked(None)
+        self._network = self._network.to(self._device)
+        self._staging = Staging(self._shape, batch_size, is_pinned=True)
+        if fault := difference(expected, self._checked(None)):
+            raise DeviceError(f"{name} on {torch.cuda.get_device_name(self._device)} {fault}, against the CPU")
+
+
+def difference(expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> str | None:
+    """How much logits and maps of the same images differ, in words; None: not more than they may.
+
+    Parameters
+    ----------
+    expected, found
+        (n,) and (n, map rows, map columns) float32.
+    """
+    (logits, maps), (found_logits, found_maps) = expected, found
+    probability = float((found_logits.sigmoid() - logits.sigmoid()).abs().max())
+    share = float((found_maps - maps).abs().max() / maps.abs().max().clamp_min(1e-12))
+    if probability <= _PROBABILITY and share <= _MAP:  # and not "not more": NaN is a fault
+        return None
+    return f"moves a probability by {probability:.2g} and a map by {share:.2g}"

@@ -114,15 +114,15 @@ def _list(folder: Path, configured: tuple[str, ...], as_json: bool) -> int:
 
 
 def _compile(settings: "AnalysisSettings") -> int:
-    from inference.engine import Engine
+    from inference.ensemble import LoadedEnsemble
 
     for name in settings.models:
         began = time.monotonic()
         try:
-            (model,) = Engine(settings.model_copy(update={"models": (name,), "thresholds": {}})).loaded
+            (runtime_name,) = LoadedEnsemble(settings.model_copy(update={"models": (name,)})).runtime_names
         except InferenceError as error:
             return fail(str(error))
-        console().print(cell(f"{name}: {model.runtime_name}, loaded in {time.monotonic() - began:.1f} s"))
+        console().print(cell(f"{name}: {runtime_name}, loaded in {time.monotonic() - began:.1f} s"))
     return OK
 
 

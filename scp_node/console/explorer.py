@@ -9,14 +9,8 @@ from typing import Any
 import structlog
 
 from config.settings import NodeSettings
-from scp_node.jobs.children import (
-    ChildCrashError,
-    ChildFailedError,
-    ChildPool,
-    ChildTimeLimitError,
-    PoolStoppedError,
-    writable_by_children,
-)
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
+from scp_node.jobs.children import ChildPool, writable_by_children
 
 log = structlog.get_logger(__name__)
 

@@ -17,6 +17,7 @@ from inference.records import Analysis, Prediction, Reason
 from scp_node.errors import ResultError, SpoolFullError
 from scp_node.jobs.causes import causes_of
 from scp_node.jobs.loading import open_engine
+from scp_node.jobs.model_messages import Ask
 from scp_node.jobs.records import PredictionRecord
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, ResultFile, Summary, to_json
@@ -29,10 +30,10 @@ from scp_node.results.recognition import is_own_result
 from scp_node.spool.store import Spool
 
 
-def open_analyser(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Load the models; the factory of the children."""
+def open_analyser(arguments: dict[str, Any], ask: Ask | None = None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the models, or have them asked; the factory of the children."""
     analyser = Analyser(
-        open_engine(arguments),
+        open_engine(arguments, ask),
         ResultSettings.model_validate(arguments["results"]),
         Spool(SpoolSettings.model_validate(arguments["spool"])),
         threads=threads_for_results(AnalysisSettings.model_validate(arguments["analysis"])),

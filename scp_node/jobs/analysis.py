@@ -12,7 +12,8 @@ import structlog
 
 from config.base import Priority
 from scp_node.jobs import database, deliveries, supersession, trace
-from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, ChildTimeLimitError
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError
+from scp_node.jobs.children import ChildPool
 from scp_node.jobs.database import delivered_object, prediction, result, sent_uid
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id

@@ -15,10 +15,11 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from scp_node.errors import UnpreparedError
+from scp_node.errors import RefusedError, UnpreparedError
 from scp_node.garbage import importing
 from scp_node.jobs.causes import causes_of, place_of
 from scp_node.security.confinement import confine
@@ -48,7 +49,12 @@ def main(descriptor: int, parent: int) -> int:
                 # Before anything is imported: a library may start threads, and those would stay free.
                 missing = confine([Path(folder) for folder in first["writable"]])
             with importing():
-                handler = _load(first["factory"])(first["arguments"])
+                factory = _load(first["factory"])
+                handler = (
+                    factory(first["arguments"], partial(_ask, lines))
+                    if first["may_ask"]
+                    else factory(first["arguments"])
+                )
         except UnpreparedError:
             _say(lines, {"unprepared": True})
             return 0
@@ -58,7 +64,7 @@ def main(descriptor: int, parent: int) -> int:
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
         _say(lines, {"ready": True, "missing": missing})
-        for line in lines:
+        for line in iter(lines.readline, ""):
             # From here on a death is this request's doing; before, the child was idle.
             _say(lines, {"begun": True})
             _say(lines, _answer(handler, json.loads(line), is_confined=missing is not None))
@@ -80,15 +86,24 @@ def _answer(handler: Handler, request: dict[str, Any], *, is_confined: bool) -> 
         return _failed(error)
 
 
+def _ask(lines: TextIO, question: dict[str, Any]) -> dict[str, Any]:
+    _say(lines, {"asks": question})
+    reply: dict[str, Any] = json.loads(lines.readline())
+    if "told" not in reply:
+        raise RefusedError
+    told: dict[str, Any] = reply["told"]
+    return told
+
+
 def _failed(error: Exception) -> dict[str, Any]:
     # Kind and place, never the message: it may quote a value of the data set.
     detail = f"{type(error).__name__} at {place_of(error)}"
     return {"failed": "internal", "detail": detail, "causes": list(causes_of(error))}
 
 
-def _load(name: str) -> Callable[[dict[str, Any]], Handler]:
+def _load(name: str) -> Callable[..., Handler]:
     module, _, attribute = name.partition(":")
-    factory: Callable[[dict[str, Any]], Handler] = getattr(importlib.import_module(module), attribute)
+    factory: Callable[..., Handler] = getattr(importlib.import_module(module), attribute)
     return factory
 
 

@@ -7,7 +7,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import structlog
 
 from config.analysis import AnalysisSettings
 from scp_node.errors import NodeError
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
 from scp_node.jobs.child_process import Child, GoneError
 from scp_node.security.confinement import may_use_cuda
 
@@ -27,42 +28,16 @@ _DEATHS_THAT_TELL = 3
 """Children that die while loading, one after the other, before the models are to blame: one may have been killed."""
 
 
-class ChildCrashError(NodeError):
-    """The child died on this request."""
-
-
-class ChildTimeLimitError(NodeError):
-    """The child took longer than allowed and was ended."""
-
-
-class ChildFailedError(NodeError):
-    """The child reports that it could not answer, and lives.
-
-    Parameters
-    ----------
-    kind
-        ``memory`` or ``internal``.
-    causes
-        The errors behind it.
-    """
-
-    def __init__(self, kind: str, detail: str, causes: tuple[str, ...] = ()) -> None:
-        super().__init__(detail)
-        self.kind = kind
-        self.detail = detail
-        self.causes = causes
-
-
-class PoolStoppedError(BaseException):
-    """The pool is being stopped: the job stays unfinished and is taken up at the next start.
-
-    Not an Exception, on purpose: the durable engine records exceptions as the job's outcome, and this is none.
-    """
-
-
-def writable_by_children(settings: AnalysisSettings, *folders: Path) -> tuple[Path, ...] | None:
+def writable_by_children(
+    settings: AnalysisSettings, *folders: Path, run_models: bool = True
+) -> tuple[Path, ...] | None:
     """Return these folders, for a pool whose children are to be confined; None for one whose are not."""
-    return folders if settings.confine_children and not may_use_cuda(settings.device) else None
+    is_free = run_models and may_use_cuda(settings.device)
+    return folders if settings.confine_children and not is_free else None
+
+
+Answers = Callable[[dict[str, Any]], dict[str, Any]]
+"""From what a child asks to what it is told, both JSON-able."""
 
 
 class ChildPool:
@@ -84,6 +59,11 @@ class ChildPool:
         Children are confined (`security.confinement`) and write below these folders only. When they find that models
         are not compiled yet, one that is not confined compiles them, ends, and is followed by one that is. None: no
         child is confined.
+    answers
+        Answers what children ask on their way; the factory is then called with a function that asks, too. It may raise
+        what `run` raises, which is then what became of the request.
+    ends_failed
+        Whether a child that reports an error is ended as if it had died of it: what it holds may be damaged.
     """
 
     def __init__(
@@ -97,7 +77,11 @@ class ChildPool:
         start_limit_s: float = 600.0,
         environment: Mapping[str, str] | None = None,
         writable: tuple[Path, ...] | None = None,
+        answers: Answers | None = None,
+        ends_failed: bool = False,
     ) -> None:
+        self._answers = answers
+        self._ends_failed = ends_failed
         self._factory = factory
         self._arguments = arguments
         self._memory_limit_bytes = memory_limit_bytes
@@ -174,7 +158,7 @@ class ChildPool:
             except TimeoutError:
                 self._lose(child, child.end())
         try:
-            answer = child.receive(self._time_limit_s)
+            answer, refusal = self._hear(child)
         except TimeoutError as error:
             self._lose(child, child.end())
             raise ChildTimeLimitError(f"the analysis took longer than {self._time_limit_s:g} s") from error
@@ -184,11 +168,37 @@ class ChildPool:
             if self._stopping:
                 raise PoolStoppedError from error
             raise ChildCrashError(f"the child process ended on it: {how}") from error
+        except PoolStoppedError:
+            self._lose(child, child.end())
+            raise
+        if "failed" in answer and self._ends_failed:
+            self._lose(child, child.end())
+            raise ChildCrashError(f"the child process was ended after {answer['detail']}")
         self._give(child)
+        if refusal is not None:
+            raise refusal
         if "failed" in answer:
             raise ChildFailedError(answer["failed"], answer["detail"], tuple(answer.get("causes", ())))
         done: dict[str, Any] = answer["done"]
         return done
+
+    def _hear(self, child: Child) -> tuple[dict[str, Any], NodeError | None]:
+        """Return a child's answer, and what went wrong with something that it asked on the way.
+
+        The time in which it waits to be told is not its own.
+        """
+        left_s, refusal = self._time_limit_s, None
+        while True:
+            began = time.monotonic()
+            message = child.receive(left_s)
+            left_s -= time.monotonic() - began
+            if "asks" not in message or self._answers is None:
+                return message, refusal
+            try:
+                child.send({"told": self._answers(message["asks"])})
+            except (ChildCrashError, ChildTimeLimitError, ChildFailedError) as error:
+                refusal = error
+                child.send({"refused": True})
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Take no more requests, let running ones end within the limit, then end the children."""
@@ -281,6 +291,7 @@ class ChildPool:
             "memory_limit_bytes": self._memory_limit_bytes,
             "path": sys.path,
             "writable": writable,
+            "may_ask": self._answers is not None,
         }
 
     def _load(self, child: Child) -> None:

@@ -8,9 +8,9 @@ import structlog
 from inference.cores import processes
 from inference.models.checkpoint import default_folder, read_manifests, verify_weights
 from scp_node.errors import StartError
-from scp_node.jobs import allocator, database, workflows
+from scp_node.jobs import database, workflows
 from scp_node.jobs.analysis import AnalysisWork
-from scp_node.jobs.children import ChildPool, writable_by_children
+from scp_node.jobs.analysis_children import AnalysisChildren
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.housekeeping import open_housekeeping
 from scp_node.jobs.lease import Lease, WorkerId
@@ -40,7 +40,9 @@ class Working:
         # Of its own: a worker waits for a database that is away, a receiver in the same process must not.
         self._engine = database.open_engine(self._settings.database.url, patience=self._patience)
         self._jobs = Jobs(self._engine)
-        self._pool = self._children()
+        self._children = AnalysisChildren(
+            shared.analyser, self._settings, (shared.spool.incoming, shared.spool.results)
+        )
         self._worker = WorkerId.new()
         self._recovery = Recovery(self._engine, str(self._worker), workflows.running)
         self._reconciler = Reconciler(self._engine, self._jobs)
@@ -67,7 +69,7 @@ class Working:
     @property
     def child_processes(self) -> tuple[int, ...]:
         """Process ids of the children that have loaded."""
-        return self._pool.processes
+        return self._children.processes
 
     def wait_ready(self, timeout_s: float) -> bool:
         """Wait until the models are loaded; False when that takes longer.
@@ -77,9 +79,9 @@ class Working:
         StartError
             They cannot be loaded.
         """
-        is_ready = self._pool.wait_ready(timeout_s)
-        if not is_ready and self._pool.broken is not None:
-            raise StartError(f"the models cannot be loaded: {self._pool.broken}")
+        is_ready = self._children.wait_ready(timeout_s)
+        if not is_ready and self._children.broken is not None:
+            raise StartError(f"the models cannot be loaded: {self._children.broken}")
         return is_ready
 
     def start(self) -> None:
@@ -89,8 +91,8 @@ class Working:
             self._verify_checkpoints()
             self._lease.register()
             started.callback(self._lease.stop)
-            self._pool.start()
-            started.callback(lambda: self._pool.stop(self._stop_timeout_s))
+            self._children.start()
+            started.callback(lambda: self._children.stop(self._stop_timeout_s))
             delivering = self._delivery_work()
             started.callback(delivering.close)
             workflows.launch(
@@ -119,7 +121,7 @@ class Working:
         self._lease.drain()
         # Both at once: queues give out nothing more while the children finish what they have.
         stopper = workflows.begin_stop(self._stop_timeout_s)
-        self._pool.stop(self._stop_timeout_s)
+        self._children.stop(self._stop_timeout_s)
         # Who waits for the database now waits no longer.
         stopper.join(self._stop_timeout_s)
         self._patience.stopped.set()
@@ -143,28 +145,12 @@ class Working:
         for manifest in read_manifests(folder, self._settings.analysis.models):
             verify_weights(folder / manifest.name, manifest)
 
-    def _children(self) -> ChildPool:
-        analysis = self._settings.analysis
-        return ChildPool(
-            self._shared.analyser,
-            {
-                "analysis": analysis.model_dump(mode="json"),
-                "results": self._settings.results.model_dump(mode="json"),
-                "spool": self._settings.spool.model_dump(mode="json"),
-            },
-            count=processes(analysis),
-            time_limit_s=analysis.time_limit_s,
-            memory_limit_bytes=analysis.memory_limit_bytes,
-            environment=allocator.FOR_CHILDREN,
-            writable=writable_by_children(analysis, self._shared.spool.incoming, self._shared.spool.results),
-        )
-
     def _analysis_work(self) -> AnalysisWork:
         settings = self._settings
         return AnalysisWork(
             self._engine,
             self._jobs,
-            self._pool,
+            self._children.pool,
             self._shared.spool,
             models=settings.analysis.models,
             attempts=settings.analysis.attempts,

@@ -41,7 +41,8 @@ class _EverySeen:
 @pytest.fixture
 def analysis(source, random_checkpoints, monkeypatch):
     monkeypatch.setitem(runtimes.RUNTIMES, "planted", lambda folder, manifest, placement: _EverySeen())
-    engine = Engine(AnalysisSettings(checkpoints=random_checkpoints), runtime="planted")
+    settings = AnalysisSettings(checkpoints=random_checkpoints).model_copy(update={"runtime": "planted"})
+    engine = Engine(settings)
     outcome = engine.analyse(source)
     assert isinstance(outcome, Analysis)
     return outcome

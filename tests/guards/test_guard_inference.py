@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from config.analysis import AnalysisSettings
-from inference.engine import Engine
+from inference.ensemble import LoadedEnsemble
 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_each_network_runs_once(random_checkpoints, images, monkeypatch):
     from torch import nn
 
-    engine = Engine(AnalysisSettings(checkpoints=random_checkpoints, runtime="torch", device="cpu", threads=1))
+    settings = AnalysisSettings(checkpoints=random_checkpoints, runtime="torch", device="cpu", threads=1)
+    ensemble = LoadedEnsemble(settings)
     passes = []
     convolve = nn.Conv2d.forward
 
@@ -21,7 +22,6 @@ def test_each_network_runs_once(random_checkpoints, images, monkeypatch):
         return convolve(self, x)
 
     monkeypatch.setattr(nn.Conv2d, "forward", counted)
-    batch = np.random.default_rng(2).normal(0, 1, (images, 3, 224, 224)).astype(np.float32)
-    for model in engine.loaded:
-        assert len(model.predict(batch)) == images
-    assert passes == [images] * len(engine.loaded)
+    pictures = np.random.default_rng(2).integers(0, 256, (images, 224, 224), np.uint8)
+    assert [len(outputs) for outputs in ensemble.run([(picture,) for picture in pictures])] == [3] * images
+    assert passes == [images] * 3

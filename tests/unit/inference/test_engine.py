@@ -12,8 +12,9 @@ import torch
 from pydicom.data import get_testdata_file
 
 from config.analysis import AnalysisSettings, EligibilitySettings
-from inference.cores import processes, threads_for_results, threads_per_process
-from inference.engine import Engine, LoadedModel
+from inference import cores
+from inference.cores import batch_size, processes, threads_for_models, threads_for_results
+from inference.engine import Engine
 from inference.errors import CheckpointError, DeviceError, InferenceError, SourceError
 from inference.imaging.source import read_header, read_pixels
 from inference.models.checkpoint import read_manifest
@@ -236,15 +237,15 @@ class Broken:
 def test_numbers_that_are_not_finite_are_an_error_and_never_a_result(
     random_checkpoints, png, monkeypatch, logit, value
 ):
-    monkeypatch.setitem(RUNTIMES, "broken", lambda folder, manifest, placement: Broken(logit, value))
-    engine = Engine(settings_for(random_checkpoints, models=NAMES[:1]), runtime="broken")
+    monkeypatch.setitem(RUNTIMES, "torch", lambda folder, manifest, placement: Broken(logit, value))
+    engine = Engine(settings_for(random_checkpoints, models=NAMES[:1]))
     with pytest.raises(InferenceError, match="resnet18: the network gave numbers that are not finite"):
         engine.analyse(png)
 
 
 def test_without_positive_evidence_the_prediction_says_so(random_checkpoints, png, monkeypatch):
-    monkeypatch.setitem(RUNTIMES, "negative", lambda folder, manifest, placement: Broken(-3, -1))
-    engine = Engine(settings_for(random_checkpoints, models=NAMES[:1]), runtime="negative")
+    monkeypatch.setitem(RUNTIMES, "torch", lambda folder, manifest, placement: Broken(-3, -1))
+    engine = Engine(settings_for(random_checkpoints, models=NAMES[:1]))
     [prediction] = engine.analyse(png).predictions
     assert not prediction.has_evidence
     assert prediction.probability == pytest.approx(1 / (1 + math.exp(3)))
@@ -276,39 +277,45 @@ def test_a_decoded_image_can_be_given(engine, png):
     assert numbers(engine.analyse_image(read_pixels(read_header(png)))) == numbers(engine.analyse(png))
 
 
-def test_a_batch_gives_what_single_images_give(random_checkpoints, picture):
-    """Training's evaluation runs batches; serving runs one image at a time."""
-    folder = random_checkpoints / "resnet18"
-    engine = Engine(settings_for(random_checkpoints, models=NAMES[:1]))
-    manifest = read_manifest(folder)
-    pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), np.ascontiguousarray(picture[::-1])]
-    [model] = engine.loaded
-    assert isinstance(model, LoadedModel)
-    together = model.predict(np.stack([to_model_input(one, manifest.input) for one in pictures]))
-    single = [engine.predict({RenderRule.AUTO: one})[0] for one in pictures]
-    assert [p.probability for p in together] == pytest.approx([p.probability for p in single], abs=1e-5)
-    assert max(np.abs(a.saliency - b.saliency).max() for a, b in zip(together, single, strict=True)) < 1e-3
-
-
 def test_threads_are_cores_divided_by_processes_unless_configured(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     plain = AnalysisSettings(device="cpu")
-    assert (processes(plain), threads_per_process(plain)) == (4, 2)
-    assert threads_per_process(plain.model_copy(update={"processes": 3})) == 2
-    assert threads_per_process(plain.model_copy(update={"processes": 64})) == 1
-    assert threads_per_process(plain.model_copy(update={"threads": 5})) == 5
+    assert (processes(plain), threads_for_models(plain)) == (4, 2)
+    assert threads_for_models(plain.model_copy(update={"processes": 3})) == 2
+    assert threads_for_models(plain.model_copy(update={"processes": 64})) == 1
+    assert threads_for_models(plain.model_copy(update={"threads": 5})) == 5
+    # One process for all others has all cores, as they have while it waits for them.
+    assert threads_for_models(plain.model_copy(update={"batch_size": 4})) == 8
     assert threads_for_results(plain) == 4
     assert threads_for_results(plain.model_copy(update={"threads": 1})) == 1
 
 
 @pytest.mark.parametrize(
-    ("cores", "device", "expected"),
-    [(1, "cpu", 1), (2, "cpu", 2), (5, "cpu", 2), (6, "cpu", 3), (64, "cpu", 8), (64, "cuda", 1)],
+    ("cores", "device", "size", "expected"),
+    [
+        (1, "cpu", 0, (1, 1)),
+        (2, "cpu", 0, (2, 1)),
+        (5, "cpu", 0, (2, 1)),
+        (6, "cpu", 4, (3, 4)),
+        (64, "cpu", 0, (8, 1)),
+        (64, "cuda", 0, (8, 16)),
+        (64, "cuda", 5, (8, 5)),
+        (64, "cuda", 1, (1, 1)),
+    ],
 )
-def test_children_by_cores_unless_configured(monkeypatch, cores, device, expected):
+def test_children_and_batches_by_cores_and_device_unless_configured(monkeypatch, cores, device, size, expected):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
-    assert processes(AnalysisSettings(device=device)) == expected
-    assert processes(AnalysisSettings(device=device, processes=3)) == 3
+    settings = AnalysisSettings(device=device, batch_size=size)
+    assert (processes(settings), batch_size(settings)) == expected
+    assert processes(settings.model_copy(update={"processes": 3})) == 3
+
+
+def test_batches_are_made_where_a_cuda_driver_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(cores, "_CUDA_DRIVER", tmp_path / "nvidiactl")
+    assert batch_size(AnalysisSettings()) == 1
+    (tmp_path / "nvidiactl").touch()
+    assert batch_size(AnalysisSettings()) == 16
+    assert batch_size(AnalysisSettings(device="cpu")) == batch_size(AnalysisSettings(runtime="openvino")) == 1
 
 
 def test_the_clock_is_handed_in(random_checkpoints, png):

@@ -40,6 +40,32 @@ def simple(arguments):
     return handle
 
 
+def asking(arguments, ask):
+    """Asks its parent what the request says, and answers with what it was told."""
+
+    def handle(request):
+        told = [ask(question) for question in request["questions"]]
+        if request.get("order") == "sleep":
+            time.sleep(request["seconds"])
+        return {"pid": os.getpid(), "told": told}
+
+    return handle
+
+
+def judging(arguments):
+    """Instead of models for all: answers each question with its double, together with how many there were."""
+
+    def handle(request):
+        questions = [question["number"] for question in request["questions"]]
+        if "poison" in questions:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "fault" in questions:
+            raise RuntimeError("device lost")
+        return {"answers": [{"double": 2 * number, "of": len(questions)} for number in questions]}
+
+    return handle
+
+
 def broken(arguments):
     """Cannot load."""
     raise RuntimeError("weights differ from their manifest")

@@ -12,13 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from scp_node.jobs.children import (
-    ChildCrashError,
-    ChildFailedError,
-    ChildPool,
-    ChildTimeLimitError,
-    PoolStoppedError,
-)
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
+from scp_node.jobs.children import ChildPool
 
 
 @pytest.fixture

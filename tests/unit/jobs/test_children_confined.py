@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from config.analysis import AnalysisSettings
-from scp_node.jobs.children import ChildCrashError, ChildFailedError, ChildPool, writable_by_children
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError
+from scp_node.jobs.children import ChildPool, writable_by_children
 from scp_node.security import confinement
 
 pytestmark = pytest.mark.skipif(

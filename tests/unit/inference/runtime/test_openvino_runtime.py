@@ -56,10 +56,10 @@ def test_a_compiled_model_needs_no_pytorch(random_checkpoints, placement):
     script = f"""
 import sys
 from pathlib import Path
-from inference.engine import Engine
+from inference.ensemble import LoadedEnsemble
 from config.analysis import AnalysisSettings
-engine = Engine(AnalysisSettings(checkpoints=Path({str(random_checkpoints)!r}), models=("resnet18",), device="cpu"))
-print(engine.loaded[0].runtime_name, "torch" in sys.modules)
+settings = AnalysisSettings(checkpoints=Path({str(random_checkpoints)!r}), models=("resnet18",), device="cpu")
+print(*LoadedEnsemble(settings).runtime_names, "torch" in sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)

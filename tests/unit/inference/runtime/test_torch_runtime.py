@@ -1,5 +1,7 @@
 """PyTorch as a runtime: devices, shapes, repeatability."""
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from inference.models.catalog import MODELS
 from inference.models.checkpoint import architecture_of, load_network, read_manifest
 from inference.runtime import torch_runtime
 from inference.runtime.catalog import RUNTIMES, Placement
-from inference.runtime.torch_runtime import TorchRuntime, find_device
+from inference.runtime.torch_runtime import Staging, TorchRuntime, difference, find_device
 
 ONE_CORE = Placement(device="cpu", threads=1)
 MAP_SHAPES = {"resnet18": (7, 7), "efficientnet_b0": (7, 7), "densenet121": (7, 7)}
@@ -125,7 +127,7 @@ def test_half_precision_is_taken_only_where_it_agrees(random_checkpoints, name):
 
 
 def test_half_precision_that_does_not_agree_is_left(random_checkpoints, monkeypatch, caplog):
-    monkeypatch.setattr(torch_runtime, "_HALF_PROBABILITY", -1.0)
+    monkeypatch.setattr(torch_runtime, "_PROBABILITY", -1.0)
     runtime = opened(random_checkpoints, "resnet18", precision="float16")
     assert runtime.name == "torch cpu float32"
     assert "resnet18 runs in float32: float16 moves a probability by" in caplog.text
@@ -150,11 +152,62 @@ def test_a_batch_gives_what_its_images_give_alone(random_checkpoints, name):
         assert np.abs(alone_map[0] - maps[place]).max() < 1e-4 * np.abs(maps[place]).max()
 
 
+def test_a_batch_that_is_filled_up_gives_the_same_numbers_whoever_else_is_in_it(random_checkpoints):
+    """As on a CUDA device; there `Staging` is pinned, too."""
+    runtime = opened(random_checkpoints, "efficientnet_b0")
+    plain, _ = runtime.run(batch(3))
+    runtime._staging = Staging((3, 224, 224), 4, is_pinned=False)
+    logits, maps = runtime.run(batch(3))
+    assert np.abs(logits - plain).max() < 1e-4
+    for place, picture in enumerate(batch(3)):
+        alone, alone_map = runtime.run(picture[None])
+        assert np.array_equal(alone, logits[place : place + 1])
+        assert np.array_equal(alone_map, maps[place : place + 1])
+
+
+def test_staging_is_filled_by_every_batch_and_grows():
+    staging = Staging((3, 32, 32), 2, is_pinned=False)
+    images = torch.randn(3, 3, 32, 32)
+    for count in (2, 1):
+        put = staging.put(images[:count])
+        assert len(put) == 2
+        assert torch.equal(put[:count], images[:count])
+        assert not put[count:].any()
+        assert put.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(staging.put(images), images)
+    assert len(staging.put(images[:1])) == 3
+
+
+@pytest.mark.parametrize(
+    ("logit", "map_value", "said"),
+    [
+        (0.003, 1.009, None),
+        (0.1, 1.0, "moves a probability by 0.025"),
+        (0.0, 1.1, "a map by 0.1"),
+        (math.nan, 1.0, "nan"),
+        (0.0, math.nan, "nan"),
+    ],
+)
+def test_a_device_that_computes_something_else_is_found_out(logit, map_value, said):
+    expected = (torch.zeros(2), torch.ones(2, 7, 7))
+    found = (torch.tensor([0.0, logit]), torch.stack([torch.ones(7, 7), torch.full((7, 7), map_value)]))
+    fault = difference(expected, found)
+    assert fault is None if said is None else said in fault
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_batches_of_any_size_share_pinned_memory(random_checkpoints):
-    runtime = opened(random_checkpoints, "resnet18", device="cuda")
-    logits = runtime.run(batch(8))[0]
-    assert runtime._staging.is_pinned()
-    for count in (3, 8, 1):
-        assert np.abs(runtime.run(batch(8)[:count])[0] - logits[:count]).max() < 1e-4
-    assert len(runtime._staging) == 8
+def test_on_cuda_a_radiograph_has_the_same_numbers_in_every_batch(random_checkpoints):
+    runtime = opened(random_checkpoints, "resnet18", device="cuda", batch_size=8)
+    assert runtime._staging.memory.is_pinned()
+    logits, maps = runtime.run(batch(8))
+    for count in (3, 1):
+        found, found_maps = runtime.run(batch(8)[:count])
+        assert np.array_equal(found, logits[:count])
+        assert np.array_equal(found_maps, maps[:count])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_device_that_differs_from_the_cpu_is_refused(random_checkpoints, monkeypatch):
+    monkeypatch.setattr(torch_runtime, "_PROBABILITY", -1.0)
+    with pytest.raises(DeviceError, match=r"resnet18 on .* moves a probability by .*, against the CPU"):
+        opened(random_checkpoints, "resnet18", device="cuda")

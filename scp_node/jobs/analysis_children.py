@@ -1,0 +1,108 @@
+"""The child processes of a worker: those that read, draw and write, and one that runs the models for all of them."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from config.settings import NodeSettings
+from inference.cores import batch_size, processes
+from scp_node.jobs import allocator
+from scp_node.jobs.batching import Batches, Message
+from scp_node.jobs.children import ChildPool, writable_by_children
+
+_STOP_S = 1.0
+"""For the models to end, when nobody is left who asks them."""
+
+
+class AnalysisChildren:
+    """What `ChildPool` is to one kind of children, for both.
+
+    Where the models run one radiograph at a time (`cores.batch_size` is 1) each child has its own, and there is one
+    kind only. Otherwise a file that ends its reader never touches the models, and those that read are confined and
+    limited in memory whatever device the models need.
+
+    Parameters
+    ----------
+    analyser
+        Factory of the children that read.
+    writable
+        Folders in which they write.
+    """
+
+    def __init__(self, analyser: str, settings: NodeSettings, writable: tuple[Path, ...]) -> None:
+        analysis = settings.analysis
+        arguments = {
+            "analysis": analysis.model_dump(mode="json"),
+            "results": settings.results.model_dump(mode="json"),
+            "spool": settings.spool.model_dump(mode="json"),
+        }
+        size = batch_size(analysis)
+        self._models = _models(settings) if size > 1 else None
+        self._batches = None if self._models is None else batches_for(self._models, size)
+        self.pool = ChildPool(
+            analyser,
+            arguments,
+            count=processes(analysis),
+            time_limit_s=analysis.time_limit_s,
+            memory_limit_bytes=analysis.memory_limit_bytes,
+            environment=allocator.FOR_CHILDREN,
+            writable=writable_by_children(analysis, *writable, run_models=self._models is None),
+            answers=None if self._batches is None else self._batches.ask,
+        )
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """Process ids of all that have loaded."""
+        return tuple(pid for pool in self._pools for pid in pool.processes)
+
+    @property
+    def broken(self) -> str | None:
+        """Why the last child that was started could not load; None when it could."""
+        return next((pool.broken for pool in self._pools if pool.broken is not None), None)
+
+    def start(self) -> None:
+        """Start them; returns at once, they load in the background."""
+        for pool in self._pools:
+            pool.start()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until one of each kind has loaded, or until one could not; see ``broken``."""
+        deadline = time.monotonic() + timeout_s
+        return all(pool.wait_ready(max(0.0, deadline - time.monotonic())) for pool in self._pools)
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """Take no more requests, let running ones end within the limit, then end the children."""
+        self.pool.stop(timeout_s)
+        if self._models is not None:
+            self._models.stop(_STOP_S)
+
+    @property
+    def _pools(self) -> tuple[ChildPool, ...]:
+        # The models first: when they cannot be loaded, that is what is to be told.
+        return (self.pool,) if self._models is None else (self._models, self.pool)
+
+
+def batches_for(models: ChildPool, size: int) -> Batches:
+    """Put questions together for a pool of `judging.open_models`."""
+
+    def ask(questions: list[Message]) -> list[Message]:
+        answers: list[Message] = models.run({"questions": questions})["answers"]
+        return answers
+
+    return Batches(ask, size)
+
+
+def _models(settings: NodeSettings) -> ChildPool:
+    analysis = settings.analysis
+    arguments: dict[str, Any] = {"analysis": analysis.model_dump(mode="json")}
+    return ChildPool(
+        "scp_node.jobs.judging:open_models",
+        arguments,
+        count=1,
+        time_limit_s=analysis.time_limit_s,
+        memory_limit_bytes=analysis.memory_limit_bytes,
+        environment=allocator.FOR_CHILDREN,
+        writable=writable_by_children(analysis),
+        # A device that failed once fails until its process has ended.
+        ends_failed=True,
+    )
