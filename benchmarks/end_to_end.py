@@ -28,6 +28,13 @@ VARIANTS = ("inline", "node", "jpeg", "bfloat16")
 _SETTINGS = {
     "node": ("scp-node", {}),
     "jpeg": ("scp-node, JPEG pictures", {"SCP_NODE__RESULTS__SECONDARY_CAPTURE__TRANSFER_SYNTAX": "jpeg"}),
+    "batches": (
+        "scp-node, JPEG pictures, batches",
+        {
+            "SCP_NODE__RESULTS__SECONDARY_CAPTURE__TRANSFER_SYNTAX": "jpeg",
+            "SCP_NODE__ANALYSIS__BATCH_SIZE": "4",
+        },
+    ),
     "bfloat16": (
         "scp-node, JPEG pictures, bfloat16",
         {
@@ -216,7 +223,7 @@ def _remove(files: dict[str, Path]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=("inline", *_SETTINGS), default=list(VARIANTS))
     parser.add_argument("--images", type=int, default=24, help="per burst")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one-by-one", type=int, metavar="N", help="one at a time, N of them")

@@ -16,21 +16,21 @@ CONTESTANTS = (
 )
 
 
-def _batch():
+def _picture():
     import cv2
     import numpy as np
 
-    coarse = np.random.default_rng(3).normal(0, 1, (13, 13)).astype(np.float32)
-    return np.repeat(cv2.resize(coarse, (224, 224))[None, None], 3, axis=1)
+    coarse = np.random.default_rng(3).uniform(0, 255, (13, 13)).astype(np.float32)
+    return cv2.resize(coarse, (224, 224)).astype(np.uint8)
 
 
 def node(runtime: str, precision: str = "float32"):
     from config.analysis import AnalysisSettings
-    from inference.engine import Engine
+    from inference.ensemble import LoadedEnsemble
 
-    engine = Engine(AnalysisSettings(runtime=runtime, precision=precision, device="cpu", threads=1))
-    batch = _batch()
-    return lambda: [model.predict(batch) for model in engine.loaded]
+    ensemble = LoadedEnsemble(AnalysisSettings(runtime=runtime, precision=precision, device="cpu", threads=1))
+    radiograph = (_picture(),)
+    return lambda: ensemble.run([radiograph])
 
 
 def package():
@@ -41,6 +41,7 @@ def package():
 
     from inference.models.catalog import MODELS
     from inference.models.checkpoint import default_folder, load_network, read_manifest
+    from inference.models.preprocess import InputSpec, normalise
 
     torch.set_num_threads(1)
     cams = []
@@ -50,7 +51,7 @@ def package():
         for parameter in network.parameters():
             parameter.requires_grad_(True)
         cams.append(GradCAM(model=network, target_layers=[network.get_submodule(spec.architecture.target_layer)]))
-    batch = torch.from_numpy(_batch())
+    batch = torch.from_numpy(normalise(_picture(), InputSpec())[None])
 
     def run():
         for cam in cams:

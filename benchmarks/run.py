@@ -8,12 +8,12 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import end_to_end, explain, pixels, receive, results, start
+from benchmarks import batches, end_to_end, explain, pixels, receive, results, start
 from benchmarks.contest import ROOT, Row, compare
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-STAGES = ("receive", "pixels", "models", "overlay", "start", "end-to-end")
+STAGES = ("receive", "pixels", "models", "batches", "overlay", "start", "end-to-end")
 PACKAGES = ("torch", "openvino", "pydicom", "pynetdicom", "numpy", "opencv-python-headless", "imagecodecs", "grad-cam")
 
 
@@ -98,6 +98,13 @@ def _pixels(args: argparse.Namespace) -> str:
 def _models(args: argparse.Namespace) -> str:
     rows = compare(explain.CONTESTANTS, {}, rounds=args.rounds, calls=3)
     return _contest(explain.TITLE, explain.PEER, rows) + _plot("models", explain.TITLE, _cpu(rows), args)
+
+
+def _batches(args: argparse.Namespace) -> str:
+    rows, missing = batches.measure(rounds=args.rounds)
+    header = ("", "wall ms", "CPU ms", "peak MB")
+    cells = [(r.title, f"{r.wall_ms:.1f}", f"{r.cpu_ms:.1f}", f"{r.peak_mb:.0f}") for r in rows]
+    return "\n\n".join(filter(None, (_table(batches.TITLE, header, cells), missing)))
 
 
 def _overlay(args: argparse.Namespace) -> str:
@@ -202,6 +209,7 @@ _STAGES = {
     "receive": _receive,
     "pixels": _pixels,
     "models": _models,
+    "batches": _batches,
     "overlay": _overlay,
     "start": _start,
     "end-to-end": _end_to_end,
