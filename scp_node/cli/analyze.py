@@ -151,18 +151,26 @@ def run(args: argparse.Namespace) -> int:
             _show(judged.outcome, file)
         if args.out is not None:
             try:
-                _write(judged.outcome, _own_folder(args.out, file, folders), settings.results)
-            except (OSError, ResultError) as error:
+                folder = _own_folder(args.out, file, folders)
+                _write(judged.outcome, folder, settings.results)
+            except OSError as error:
+                failed = True
+                _say(file, f"results not written: {error.filename or args.out}: {error.strerror or error}")
+            except ResultError as error:
                 failed = True
                 _say(file, f"results not written: {error}")
+            else:
+                if not args.json:
+                    console().print(cell(f"results in {folder}"))
     return 1 if failed else 0
 
 
 def _files(named: Sequence[Path]) -> Iterator[Path]:
-    """The files named, and for folders those below that look like pictures."""
+    """The files named, and for folders those below that look like pictures; a folder without any is its own."""
     for path in named:
         if path.is_dir():
-            yield from (file for file in sorted(path.rglob("*")) if file.is_file() and _looks_like_a_picture(file))
+            found = [file for file in sorted(path.rglob("*")) if file.is_file() and _looks_like_a_picture(file)]
+            yield from found or [path]
         else:
             yield path
 
@@ -181,6 +189,8 @@ def _judge(engine: "Engine", file: Path) -> Judged:
     uid: str | None = None
     outcome: Analysis | Ineligibility | Exception
     try:
+        if file.is_dir():
+            raise SourceError(str(file), "holds no DICOM, PNG or JPEG file")
         header = read_header(file, str(file))
         uid = None if header.dataset is None else str(header.dataset.get("SOPInstanceUID", "")) or None
         outcome = engine.analyse_header(header)
@@ -196,12 +206,12 @@ def _say(file: Path, detail: str) -> None:
 
 
 def _show(analysis: Analysis, file: Path) -> None:
+    from scp_node.results.wording import window_in_words
+
     out = console()
     rows = ((p.title, p.version, p.probability, p.threshold, p.is_positive) for p in analysis.predictions)
     out.print(predictions_table(str(file), rows))
-    window = analysis.image.window
-    numbers = "" if window.center is None else f" {window.center:g}/{window.width:g}"
-    out.print(cell(f"{analysis.agreement}; rule {analysis.image.rule.value}, window {window.source.value}{numbers}"))
+    out.print(cell(f"{analysis.agreement}; {window_in_words(analysis)}"))
     for note in analysis.image.notes:
         out.print(cell(note))
     out.print(cell(f"{analysis.duration_s:.2f} s; research use only, no diagnosis"))

@@ -8,20 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.records import Analysis, Prediction, WindowSource
+from inference.records import Analysis, Prediction
 from scp_node.results import wording
 from scp_node.results.canvas import AMBER, DARK, GREY, SLATE, Canvas, Text
 
 SALIENCY = "Grad-CAM saliency"
-
-WINDOWS = {
-    WindowSource.LUNG_HU: "lung window, HU",
-    WindowSource.VOI_LUT_SEQUENCE: "the image's own VOI LUT",
-    WindowSource.WINDOW_ATTRIBUTES: "the image's own window",
-    WindowSource.PERCENTILES: "window from percentiles",
-    WindowSource.FULL_RANGE: "full range, no window",
-    WindowSource.SEED: "fixed window",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +83,9 @@ def draw_input(canvas: Canvas, analysis: Analysis, place: Place) -> None:
     rows = _panel_rows(place)
     canvas.line(place.left, place.right, rows[0], [Text(text="Input radiograph", size=large, weight="bold")], [])
     canvas.line(place.left, place.right, rows[1], [Text(text=analysis.agreement, size=large)], [])
-    canvas.line(place.left, place.right, rows[2], [Text(text=_window(analysis), size=small, colour=GREY)], [])
+    canvas.line(
+        place.left, place.right, rows[2], [Text(text=wording.window_in_words(analysis), size=small, colour=GREY)], []
+    )
 
 
 def head_height(width: int) -> int:
@@ -163,14 +156,6 @@ def _chip(prediction: Prediction, size: int) -> Text:
     if prediction.is_positive:
         return Text(text=wording.POSITIVE, size=size, colour=DARK, weight="bold", chip=AMBER)
     return Text(text=wording.NEGATIVE, size=size, chip=SLATE)
-
-
-def _window(analysis: Analysis) -> str:
-    window = analysis.image.window
-    text = WINDOWS[window.source]
-    if window.center is None or window.width is None:
-        return text
-    return f"{text} {wording.decimal(round(window.center, 1))} / {wording.decimal(round(window.width, 1))}"
 
 
 def _panel_sizes(place: Place) -> tuple[int, int]:

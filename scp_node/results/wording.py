@@ -1,6 +1,6 @@
 """What results say in words. Nothing here is stronger than what was measured: a class probability and a cut-off."""
 
-from inference.records import Analysis, Prediction
+from inference.records import Analysis, Prediction, WindowSource
 from scp_node.results.uids import PRODUCT, software_version
 
 NOT_A_DIAGNOSIS = "AI result - not a diagnosis"
@@ -11,6 +11,15 @@ NEGATIVE = "negative"
 """Below the threshold; it does not say that there is no pneumonia."""
 
 MAXIMUM_DECIMALS = 6
+
+_WINDOWS = {
+    WindowSource.LUNG_HU: "lung window, HU",
+    WindowSource.VOI_LUT_SEQUENCE: "the image's own VOI LUT",
+    WindowSource.WINDOW_ATTRIBUTES: "the image's own window",
+    WindowSource.PERCENTILES: "window from percentiles",
+    WindowSource.FULL_RANGE: "full range, no window",
+    WindowSource.SEED: "fixed window",
+}
 
 
 def plain(text: str, length: int) -> str:
@@ -83,6 +92,15 @@ def window(analysis: Analysis) -> str:
     if image.window.center is not None and image.window.width is not None:
         text += f" {decimal(image.window.center)}/{decimal(image.window.width)} {image.window.function}"
     return text + ("; inverted" if image.is_inverted else "")
+
+
+def window_in_words(analysis: Analysis) -> str:
+    """The same for people, ``the image's own window 15000 / 30000``."""
+    used = analysis.image.window
+    text = _WINDOWS[used.source]
+    if used.center is None or used.width is None:
+        return text
+    return f"{text} {decimal(round(used.center, 1))} / {decimal(round(used.width, 1))}"
 
 
 def notes(analysis: Analysis) -> tuple[str, ...]:

@@ -102,6 +102,15 @@ def test_the_table_is_for_people(inputs, capsys):
     text = capsys.readouterr().out
     for title in ("ResNet18", "0.0.1", "0.2500", "models at or above threshold", "research use only"):
         assert title in text
+    assert "the image's own window 15000 / 30000" in text, "as in the picture, not the name of a code"
+
+
+def test_a_folder_without_pictures_is_told_and_is_code_1(tmp_path, capsys):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("no picture")
+    assert main(["analyze", str(folder)]) == 1
+    assert capsys.readouterr().err == f"scp-node: {folder}: holds no DICOM, PNG or JPEG file\n"
 
 
 def test_out_gets_pictures_and_for_dicom_the_result_objects(inputs, tmp_path):
@@ -128,7 +137,11 @@ def test_out_gets_pictures_and_for_dicom_the_result_objects(inputs, tmp_path):
 def test_one_that_cannot_be_written_is_told_and_is_code_1(inputs, tmp_path, capsys):
     (tmp_path / "out").write_text("a file where the folder should be")
     assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "out")]) == 1
-    assert "results not written" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.err.endswith(f"results not written: {tmp_path / 'out' / 'chest'}: Not a directory\n")
+    assert "results in" not in said.out
+    assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "other")]) == 0
+    assert f"results in {tmp_path / 'other' / 'chest'}" in "".join(capsys.readouterr().out.split("\n"))
 
 
 def test_no_patient_data_on_standard_error(tmp_path, capsys):
