@@ -7,6 +7,7 @@ from config.destinations import DicomDestination
 from config.settings import NodeSettings
 from inference.imaging.decoders import available_transfer_syntaxes
 from scp_node.delivery.commitment import ReportError, decode_report
+from scp_node.errors import StartError
 from scp_node.jobs.acceptors import Acceptors
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.refusals import Refusals
@@ -52,13 +53,24 @@ class Receiving:
         return () if self._acceptors is None else self._acceptors.processes
 
     def start(self) -> None:
-        """Listen."""
+        """Listen.
+
+        Raises
+        ------
+        StartError
+            A port is taken, may not be used by this user, or the address is not of this machine.
+        CredentialsError
+            Certificate, key or authorities cannot be used.
+        """
         with ExitStack() as started:
             self._refusals.start()
             started.callback(self._refusals.stop)
-            plain, tls = self._listeners(started)
-            receiver = self._open(plain, tls)
-            receiver.start()
+            try:
+                plain, tls = self._listeners(started)
+                receiver = self._open(plain, tls)
+                receiver.start()
+            except OSError as error:
+                raise StartError(f"cannot listen on {self._places()}: {error.strerror or error}") from error
             started.callback(lambda: receiver.stop(self._stop_timeout_s))
             self._receiver = receiver
             if (acceptors := self._acceptors) is not None:
@@ -78,6 +90,12 @@ class Receiving:
         self._stop_timeout_s = timeout_s
         self._running.close()
         self._receiver = self._acceptors = None
+
+    def _places(self) -> str:
+        settings = self._settings.receiver
+        plain = settings.port if self._shared.receiver_port is None else self._shared.receiver_port
+        ports = ([] if settings.tls.only else [plain]) + ([settings.tls.port] if settings.tls.enabled else [])
+        return " or ".join(f"{settings.bind}:{port}" for port in ports)
 
     def _listeners(self, started: ExitStack) -> tuple[socket.socket | None, socket.socket | None]:
         """Return the sockets for this process; where there are to be more processes, made for all of them."""

@@ -1,6 +1,7 @@
 """What a process does is what its roles say, and nothing else."""
 
 import argparse
+import socket
 
 import dbos._dbos
 import pytest
@@ -41,6 +42,15 @@ def test_a_worker_does_not_listen(settings):
     with pytest.raises(StartError, match="none"):
         Node(settings, roles=[Role.WORKER]).start()
     assert dbos._dbos._dbos_global_instance is None, "what had begun was stopped again"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_port_that_is_taken_is_named(settings, processes):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = settings.receiver.model_copy(update={"port": port, "processes": processes})
+        with pytest.raises(StartError, match=rf"^cannot listen on 127\.0\.0\.1:{port}: Address already in use$"):
+            Node(settings.model_copy(update={"receiver": taken}), roles=[Role.RECEIVER]).start()
 
 
 def test_a_role_without_its_program_is_refused_in_a_sentence(settings, monkeypatch):
