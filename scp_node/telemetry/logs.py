@@ -41,6 +41,8 @@ _PATIENT_KEYS = frozenset(
 )
 _DICOM_LIBRARIES = ("pydicom", "pynetdicom", "highdicom")
 _QUIET_LIBRARIES = ("sqlalchemy", "PIL", "matplotlib", "asyncio", "urllib3", "httpx")
+_TALKATIVE_LIBRARIES = ("dbos", "uvicorn")
+"""Their events at INFO (sixty migrations at the first start, praise of another database) are no operator's."""
 
 
 def configure(settings: LoggingSettings, stream: TextIO | None = None, *, libraries: bool = True) -> None:
@@ -107,12 +109,16 @@ class _LibraryFilter(logging.Filter):
     def __init__(self, *, libraries: bool) -> None:
         super().__init__()
         self._libraries = libraries
+        self._root = logging.getLogger()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is written; a text that may quote element values is replaced."""
         package = record.name.partition(".")[0]
         own = package in ("scp_node", "inference", "config")
         if not own and not self._libraries:
+            return False
+        # Not by the level of their loggers, which they set themselves when they start.
+        if package in _TALKATIVE_LIBRARIES and record.levelno < logging.WARNING and self._root.level > logging.DEBUG:
             return False
         if package not in _DICOM_LIBRARIES:
             return True

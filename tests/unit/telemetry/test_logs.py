@@ -46,6 +46,18 @@ def events(stream: io.StringIO) -> list[dict]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
+@pytest.mark.parametrize(("level", "written"), [("INFO", ["away"]), ("DEBUG", ["migration 1", "away"])])
+def test_what_the_durable_engine_and_the_web_server_report_is_written_at_debug_only(level, written):
+    """Sixty migrations at the first start, and that another database were better: a newcomer read that as a fault."""
+    stream = configured(level=level)
+    for name in ("dbos", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.INFO)  # as each does when it starts
+        logger.info("migration 1")
+        logger.warning("away")
+    assert [event["event"] for event in events(stream)] == written * 2
+
+
 def test_json_is_one_object_a_line_with_time_level_and_logger():
     stream = configured()
     structlog.get_logger("scp_node.scp").info("instance filed", sop_instance_uid=UID("1.2.3"), size_bytes=5)
