@@ -34,6 +34,7 @@ from scp_node.delivery.catalog import echo
 from scp_node.delivery.dicom import negotiate
 from scp_node.errors import DatabaseError
 from scp_node.security.certificates import CredentialsError, certificates_in_use, expiring, read_certificates
+from scp_node.security.contexts import unusable
 
 PACKAGES = (
     "scp-node",
@@ -47,6 +48,7 @@ PACKAGES = (
     "numpy",
     "pillow",
 )
+_WITHOUT_TORCH = "models must have been compiled where it is (scp-node models compile)"
 REPORT_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 
@@ -73,14 +75,18 @@ class Finding:
 Check = Callable[[NodeSettings], Iterator[Finding]]
 
 
-def versions(_settings: NodeSettings) -> Iterator[Finding]:
+def versions(settings: NodeSettings) -> Iterator[Finding]:
     """Versions of Python and of the packages that matter, without importing them."""
     found = [f"Python {sys.version.split()[0]}", f"SQLite {sqlite3.sqlite_version}"]
     for package in PACKAGES:
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            yield Finding(check="versions", level=Level.FAILED, detail=f"package {package} is not installed")
+            # An installation without PyTorch (deploy/locks/cpu.txt) runs models that were compiled where it is.
+            is_needed = package != "torch" or settings.analysis.runtime == "torch"
+            level = Level.FAILED if is_needed else Level.NOTE
+            detail = f"package {package} is not installed"
+            yield Finding(check="versions", level=level, detail=detail if is_needed else f"{detail}; {_WITHOUT_TORCH}")
     yield Finding(check="versions", level=Level.OK, detail=", ".join(found))
 
 
@@ -128,7 +134,10 @@ def models(settings: NodeSettings) -> Iterator[Finding]:
         except CheckpointError as error:
             yield Finding(check=check, level=Level.FAILED, detail=str(error))
         else:
-            detail = f"version {manifest.version}, threshold {manifest.threshold:g}, weights as in the manifest"
+            threshold = f"threshold {manifest.threshold:g}"
+            if (own := settings.analysis.thresholds.get(name)) is not None:
+                threshold = f"threshold of this site {own:g} ({manifest.threshold:g} in the manifest)"
+            detail = f"version {manifest.version}, {threshold}, weights as in the manifest"
             yield Finding(check=check, level=Level.OK, detail=detail)
 
 
@@ -178,15 +187,18 @@ def _through_tls(own: ReceiverTlsSettings) -> dict[str, object]:
 
 
 def certificates(settings: NodeSettings) -> Iterator[Finding]:
-    """Whether the certificates of the configuration can be read and are valid for a while."""
+    """Whether certificates and keys of the configuration can be used, and are valid for a while."""
     now = datetime.now(UTC)
+    misfits = unusable(settings)
+    for used_for, sentence in misfits:
+        yield Finding(check=f"TLS of {used_for}", level=Level.FAILED, detail=sentence)
     needing = expiring(settings, now=now)
     for used, sentence in needing:
         # Zero days from now: what is wrong today, not soon.
         level = Level.FAILED if used.warning(now, 0) else Level.NOTE
         yield Finding(check=f"certificate of {used.used_for}", level=level, detail=f"{used.file}: {sentence}")
     found = certificates_in_use(settings)
-    if found and not needing:
+    if found and not needing and not misfits:
         yield Finding(check="certificates", level=Level.OK, detail=f"{len(found)} in use, none expires soon")
 
 

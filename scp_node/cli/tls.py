@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, table, write_json
+from scp_node.telemetry.escape import escape
 
 if TYPE_CHECKING:
     from config.settings import NodeSettings
@@ -44,7 +45,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         summary="make certificates to try TLS with, list the ones in use",
         description="""
             Make an authority and certificates to try TLS with, or list the certificates that a configuration names,
-            with the days that are left. docs/tls.md says how TLS is set up.
+            with the days that are left, and say which cannot be used with their keys. docs/tls.md says how TLS is set
+            up.
         """,
         examples="""
             scp-node tls make-test-ca tls-trial
@@ -100,6 +102,7 @@ def _make(settings: "NodeSettings", args: argparse.Namespace) -> int:
 
 def _list(settings: "NodeSettings", as_json: bool) -> int:
     from scp_node.security.certificates import certificates_in_use
+    from scp_node.security.contexts import unusable
 
     now = datetime.now(UTC)
     days = settings.receiver.tls.expiry_warning_days
@@ -136,4 +139,7 @@ def _list(settings: "NodeSettings", as_json: bool) -> int:
             console().print(shown)
         else:
             sys.stdout.write("no certificates are configured\n")
-    return 1 if needs_attention else 0
+    misfits = unusable(settings)
+    for used_for, sentence in misfits:
+        sys.stderr.write(f"scp-node: {escape(f'{used_for}: {sentence}')}\n")
+    return 1 if needs_attention or misfits else 0

@@ -3,12 +3,15 @@
 import contextlib
 import hmac
 import ssl
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from config.audit import SyslogSettings
 from config.destinations import DicomDestination
 from config.receiver import ReceiverTlsSettings
+from config.settings import NodeSettings
 from scp_node.security.certificates import CredentialsError, check_key_file, from_der
 
 TLS_1_2_CIPHERS = ":".join(
@@ -85,6 +88,37 @@ def collector_context(settings: SyslogSettings) -> tuple[ssl.SSLContext, str]:
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     return context, settings.host_name or settings.host
+
+
+def unusable(settings: NodeSettings) -> list[tuple[str, str]]:
+    """Return whose certificate, key and authorities cannot be used together, each with a sentence.
+
+    What a start, or the first connection, would find: a key of another certificate, one that others can read, no file.
+    """
+    console = settings.console
+    wanted: list[tuple[str, Callable[[], object]]] = []
+    if settings.receiver.tls.enabled:
+        wanted.append(("receiver", partial(server_context, settings.receiver.tls)))
+    if console.tls_certificate is not None:
+        listener = ReceiverTlsSettings(
+            enabled=True,
+            certificate=console.tls_certificate,
+            key=console.tls_key,
+            require_client_certificate=False,
+        )
+        wanted.append(("console", partial(server_context, listener)))
+    if settings.audit.syslog.transport == "tls":
+        wanted.append(("audit collector", partial(collector_context, settings.audit.syslog)))
+    for destination in settings.destinations:
+        if isinstance(destination, DicomDestination) and destination.tls:
+            wanted.append((f"destination {destination.name}", partial(client_context, destination)))
+    found = []
+    for used_for, make in wanted:
+        try:
+            make()
+        except CredentialsError as error:
+            found.append((used_for, str(error)))
+    return found
 
 
 class ClientContext(ssl.SSLContext):

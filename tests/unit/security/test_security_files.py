@@ -9,8 +9,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from config.destinations import DicomDestination
+from config.load import load
 from config.receiver import ReceiverSettings, ReceiverTlsSettings
 from config.settings import NodeSettings
+from scp_node.cli import checks
 from scp_node.cli.main import main
 from scp_node.security.authority import AuthorityError, TestAuthority, make_test_authority
 from scp_node.security.certificates import CredentialsError, certificates_in_use, expiring, read_certificates
@@ -233,3 +235,24 @@ def test_the_command_makes_files_that_the_node_can_use(tmp_path, capsys):
 def test_without_certificates_the_list_says_so(capsys):
     assert main(["tls", "list"]) == 0
     assert capsys.readouterr().out == "no certificates are configured\n"
+
+
+@pytest.mark.parametrize("user", ["receiver", "console", "destination pacs", "audit collector"])
+def test_a_key_of_another_certificate_is_found_before_a_start(files, tmp_path, capsys, user):
+    """`config check` reads no file of others, so the list and the doctor have to say what a start would."""
+    pair = 'certificate = "{0}/node.pem"\n{1}key = "{0}/peer.key"\n'
+    console = f"[console]\ntls_{pair.format(files, 'tls_')}"
+    sections = {
+        "receiver": f'[receiver.tls]\nenabled = true\nauthorities = "{files}/ca.pem"\n{pair.format(files, "")}',
+        "console": console,
+        "destination pacs": '[[destinations]]\nname = "pacs"\nkind = "dicom"\nae_title = "P"\nhost = "localhost"\n'
+        f"port = 1\ntls = true\ntls_{pair.format(files, 'tls_')}",
+        "audit collector": f'[audit.syslog]\ntransport = "tls"\n{pair.format(files, "")}',
+    }
+    config = tmp_path / "node.toml"
+    config.write_text(sections[user], encoding="utf-8")
+    sentence = f"{files}/node.pem and {files}/peer.key cannot be used: key values mismatch"
+    assert main(["tls", "list", "--config", str(config)]) == 1
+    assert capsys.readouterr().err == f"scp-node: {user}: {sentence}\n"
+    found = {one.check: (one.level, one.detail) for one in checks.certificates(load(config, {}))}
+    assert found == {f"TLS of {user}": ("failed", sentence)}
