@@ -9,8 +9,8 @@ from typing import Any
 import structlog
 
 from config.settings import NodeSettings
+from scp_node.jobs.analysis_children import AnalysisChildren
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
-from scp_node.jobs.children import ChildPool, writable_by_children
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class Explorer:
     Parameters
     ----------
     factory
-        What the children load, see `ChildPool`; for tests.
+        What the children load, see `AnalysisChildren`; for tests.
     writable
         Folder in which children may write: objects that are asked for.
     clock
@@ -52,7 +52,7 @@ class Explorer:
         self._writable = () if writable is None else (writable,)
         self._clock = clock
         self._lock = threading.Lock()
-        self._pool: ChildPool | None = None
+        self._children: AnalysisChildren | None = None
         self._users = 0
         self._used_at = clock()
         self._closing = threading.Event()
@@ -66,7 +66,7 @@ class Explorer:
     def is_loaded(self) -> bool:
         """Whether a file would be judged at once."""
         with self._lock:
-            return self._pool is not None and bool(self._pool.processes)
+            return self._children is not None and self._children.is_loaded
 
     def analyse(
         self, file: Path, name: str, *, picture_size: int = 0, objects_folder: Path | None = None
@@ -78,11 +78,11 @@ class Explorer:
         ExplorerError
             The models cannot be loaded, or the console is being stopped.
         """
-        pool = self._acquire()
+        children = self._acquire()
         try:
-            if not pool.wait_ready(_START_LIMIT_S):
-                raise ExplorerError(f"the models cannot be loaded: {pool.broken or 'it takes too long'}")
-            return pool.run(
+            if not children.wait_ready(_START_LIMIT_S):
+                raise ExplorerError(f"the models cannot be loaded: {children.broken or 'it takes too long'}")
+            return children.run(
                 {
                     "file": str(file),
                     "name": name,
@@ -103,32 +103,26 @@ class Explorer:
         """End the children."""
         self._closing.set()
         with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.stop(1.0)
+            children, self._children = self._children, None
+        if children is not None:
+            children.stop(1.0)
         if self._watcher.is_alive():
             self._watcher.join()
 
-    def _acquire(self) -> ChildPool:
+    def _acquire(self) -> AnalysisChildren:
         with self._lock:
             if self._closing.is_set():
                 raise ExplorerError("the console is being stopped")
             self._users += 1
-            if self._pool is None:
-                analysis = self._settings.analysis
-                self._pool = ChildPool(
+            if self._children is None:
+                self._children = AnalysisChildren(
                     self._factory,
-                    {
-                        "analysis": analysis.model_dump(mode="json"),
-                        "results": self._settings.results.model_dump(mode="json"),
-                    },
+                    self._settings,
                     count=self._settings.console.explorer_processes,
-                    time_limit_s=analysis.time_limit_s,
-                    memory_limit_bytes=analysis.memory_limit_bytes,
-                    writable=writable_by_children(analysis, *self._writable),
+                    writable=self._writable,
                 )
-                self._pool.start()
-            return self._pool
+                self._children.start()
+            return self._children
 
     def _release(self) -> None:
         with self._lock:
@@ -143,11 +137,11 @@ class Explorer:
         """End the children if nobody has needed them for ``console.explorer_idle_s``; whether that was so."""
         with self._lock:
             idle_s = self._clock() - self._used_at
-            if self._pool is None or self._users or idle_s < self._settings.console.explorer_idle_s:
+            if self._children is None or self._users or idle_s < self._settings.console.explorer_idle_s:
                 return False
-            pool, self._pool = self._pool, None
+            children, self._children = self._children, None
         log.info("explorer idle, its child processes are ended")
-        pool.stop()
+        children.stop()
         return True
 
 

@@ -1,11 +1,11 @@
-"""The child processes of a worker: those that read, draw and write, and one that runs the models for all of them."""
+"""Child processes that read, draw and write, and where it pays one that runs the models for all of them."""
 
 import time
 from pathlib import Path
 from typing import Any
 
 from config.settings import NodeSettings
-from inference.cores import batch_size, processes
+from inference.cores import batch_size
 from scp_node.jobs import allocator
 from scp_node.jobs.batching import Batches, Message
 from scp_node.jobs.children import ChildPool, writable_by_children
@@ -23,13 +23,15 @@ class AnalysisChildren:
 
     Parameters
     ----------
-    analyser
-        Factory of the children that read.
+    factory
+        Of the children that read.
+    count
+        Of these.
     writable
         Folders in which they write.
     """
 
-    def __init__(self, analyser: str, settings: NodeSettings, writable: tuple[Path, ...]) -> None:
+    def __init__(self, factory: str, settings: NodeSettings, *, count: int, writable: tuple[Path, ...]) -> None:
         analysis = settings.analysis
         arguments = {
             "analysis": analysis.model_dump(mode="json"),
@@ -40,9 +42,9 @@ class AnalysisChildren:
         self._models = _models(settings) if size > 1 else None
         self._batches = None if self._models is None else batches_for(self._models, size)
         self.pool = ChildPool(
-            analyser,
+            factory,
             arguments,
-            count=processes(analysis),
+            count=count,
             time_limit_s=analysis.time_limit_s,
             memory_limit_bytes=analysis.memory_limit_bytes,
             environment=allocator.FOR_CHILDREN,
@@ -54,6 +56,11 @@ class AnalysisChildren:
     def processes(self) -> tuple[int, ...]:
         """Process ids of all that have loaded."""
         return tuple(pid for pool in self._pools for pid in pool.processes)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether a request would be answered at once, were it the only one."""
+        return all(pool.processes for pool in self._pools)
 
     @property
     def broken(self) -> str | None:
@@ -69,6 +76,10 @@ class AnalysisChildren:
         """Wait until one of each kind has loaded, or until one could not; see ``broken``."""
         deadline = time.monotonic() + timeout_s
         return all(pool.wait_ready(max(0.0, deadline - time.monotonic())) for pool in self._pools)
+
+    def run(self, request: Message) -> Message:
+        """Have a request answered; raises as `ChildPool.run`."""
+        return self.pool.run(request)
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Take no more requests, let running ones end within the limit, then end the children."""

@@ -30,6 +30,7 @@ from inference.imaging.source import read_header, read_pixels
 from inference.records import Analysis, ChestImage, Ineligibility, Prediction, Reason, RenderRule, SourceHeader
 from scp_node.errors import ResultError
 from scp_node.jobs.loading import open_engine
+from scp_node.jobs.model_messages import Ask
 from scp_node.results.catalog import build_results
 from scp_node.results.overlay import montage, single
 from scp_node.results.recognition import is_own_result
@@ -40,10 +41,10 @@ _LISTED = 8
 """Values of a multi-valued attribute that are shown."""
 
 
-def open_explorer(arguments: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Load the models; the factory of the children."""
+def open_explorer(arguments: dict[str, Any], ask: Ask | None = None) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Load the models, or have them asked; the factory of the children."""
     analysis = AnalysisSettings.model_validate(arguments["analysis"])
-    explorer = Explorer(open_engine(arguments), analysis, ResultSettings.model_validate(arguments["results"]))
+    explorer = Explorer(open_engine(arguments, ask), analysis, ResultSettings.model_validate(arguments["results"]))
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:
         folder = request.get("objects_folder")

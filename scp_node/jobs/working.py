@@ -41,7 +41,10 @@ class Working:
         self._engine = database.open_engine(self._settings.database.url, patience=self._patience)
         self._jobs = Jobs(self._engine)
         self._children = AnalysisChildren(
-            shared.analyser, self._settings, (shared.spool.incoming, shared.spool.results)
+            shared.analyser,
+            self._settings,
+            count=processes(self._settings.analysis),
+            writable=(shared.spool.incoming, shared.spool.results),
         )
         self._worker = WorkerId.new()
         self._recovery = Recovery(self._engine, str(self._worker), workflows.running)

@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 from config.analysis import AnalysisSettings
 from config.settings import NodeSettings
 from config.storage import SpoolSettings
+from inference.cores import processes
+from scp_node.console.explorer import Explorer
 from scp_node.jobs.analysis_children import AnalysisChildren
 from scp_node.jobs.child_errors import PoolStoppedError
 from scp_node.jobs.summary import Analysed, NotEligible, from_json
@@ -36,7 +38,10 @@ class Children:
         spool = Spool(self.settings.spool)
         spool.create()
         self._own = AnalysisChildren(
-            "scp_node.jobs.analyse:open_analyser", self.settings, (spool.incoming, spool.results)
+            "scp_node.jobs.analyse:open_analyser",
+            self.settings,
+            count=processes(self.settings.analysis),
+            writable=(spool.incoming, spool.results),
         )
         self.models, self.batches, self.pool = self._own._models, self._own._batches, self._own.pool
 
@@ -140,3 +145,14 @@ def test_models_that_cannot_be_loaded_are_told(tmp_path, random_checkpoints):
     settings = {"device": "cuda", "runtime": "openvino", "batch_size": 4}
     with pytest.raises(AssertionError, match="runs on the CPU"), Children(tmp_path, random_checkpoints, **settings):
         pass
+
+
+def test_the_explorer_works_the_same_way(tmp_path, random_checkpoints):
+    analysis = AnalysisSettings(checkpoints=random_checkpoints, threads=1, device="cpu", batch_size=2)
+    explorer = Explorer(NodeSettings(spool=SpoolSettings(folder=tmp_path / "spool"), analysis=analysis))
+    try:
+        found = explorer.analyse(RG1, "RG1")
+        assert explorer.is_loaded
+    finally:
+        explorer.close()
+    assert (found["outcome"], len(found["predictions"])) == ("analysed", 3), found
