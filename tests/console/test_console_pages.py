@@ -162,6 +162,17 @@ def test_a_destination_answers_an_echo(page, node):
     expect(page.locator("#echo-archive")).to_contain_text("answers")
 
 
+def test_a_long_title_of_a_model_leaves_room_for_what_is_said_of_it(page, node):
+    """The facts of an instance are named beside their values; a name of 64 characters took the whole width."""
+    page.goto(f"{node.address}/operations")
+    facts = page.locator(".facts").first
+    facts.locator("dt").first.evaluate(
+        "name => { name.textContent = 'Ensemble of the University Hospital '.repeat(4) }"
+    )
+    shares = facts.evaluate("list => [...list.querySelectorAll('dd')].map(one => one.offsetWidth / list.offsetWidth)")
+    assert min(shares) >= 0.4
+
+
 def test_korean_light_and_narrow(page, node):
     page.goto(f"{node.address}/worklist")
     page.get_by_role("button", name="한국어").click()
