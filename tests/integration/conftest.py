@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bystander import LIMIT_S, Arena
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
@@ -26,6 +27,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     RLELossless,
 )
+from raw_dicom import resident_bytes
 
 from config.receiver import ReceiverSettings
 from config.storage import SpoolSettings
@@ -53,6 +55,7 @@ TRANSFER_SYNTAXES = (
     HTJ2K,
     RLELossless,
 )
+GROWTH_LIMIT_BYTES = 300 * 2**20
 
 
 class Running:
@@ -169,3 +172,30 @@ class Pki:
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     """Certificates for the tests of this folder."""
     return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(params=["plain", "TLS"])
+def arena(request: pytest.FixtureRequest, receiving: Callable[..., Running], pki: Pki) -> Callable[..., Arena]:
+    """Start a receiver with settings of one's choice to be attacked, on its plain or on its TLS port."""
+    tls = request.param == "TLS"
+
+    def make(**settings: Any) -> Arena:
+        chosen = {"maximum_associations": 20, "network_timeout_s": 5, **settings}
+        if tls:
+            chosen["tls"] = pki.receiver(only=True)
+        return Arena(receiving(**chosen), pki.client() if tls else None)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def nothing_is_kept() -> Iterator[None]:
+    """Memory, threads and descriptors after all tests of a module are those before them."""
+    memory, threads = resident_bytes(), threading.active_count()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    yield
+    assert resident_bytes() - memory < GROWTH_LIMIT_BYTES
+    deadline = time.monotonic() + LIMIT_S
+    while threading.active_count() > threads or len(list(Path("/proc/self/fd").iterdir())) > descriptors + 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,6 +1,6 @@
 """Clients that break the rules, byte by byte: nobody else waits, nothing is kept, memory stays small.
 
-Whole tables of broken messages are in test_abuse_suite.py.
+Whole tables of broken messages are in test_abuse_messages.py.
 """
 
 import contextlib
