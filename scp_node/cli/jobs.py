@@ -41,6 +41,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         """,
         examples="""
             scp-node jobs list --state dead_letter --since 2026-11-01
+            scp-node jobs list --uid 1.2.840.113619.2.5      all images of a study
+            scp-node jobs list --accession A-4711
             scp-node jobs list --json | jq -r 'select(.state != "delivered") | .sop_instance_uid'
             scp-node jobs show 1.2.840.113619.2.5.1
             scp-node jobs retry 17
@@ -54,7 +56,10 @@ def add_parser(subparsers: "Subparsers") -> None:
     listing.add_argument("--json", action="store_true", help="one JSON object a line, in order of arrival")
     listing.add_argument("--state", choices=[state.value for state in InstanceState], help="only these")
     listing.add_argument("--reason", help="only with this reason, lateral for example")
-    listing.add_argument("--uid", metavar="PREFIX", default="", help="only SOP Instance UIDs that begin like this")
+    listing.add_argument(
+        "--uid", metavar="PREFIX", default="", help="only of images or studies whose UID begins like this"
+    )
+    listing.add_argument("--accession", metavar="NUMBER", help="only of this Accession Number")
     listing.add_argument("--from", metavar="AE", dest="caller", help="only what this AE title sent")
     listing.add_argument("--since", type=_time_of, metavar="TIME", help="received at this time or later (ISO 8601)")
     listing.add_argument("--until", type=_time_of, metavar="TIME", help="received before this time")
@@ -103,10 +108,10 @@ def _look(settings: NodeSettings, args: argparse.Namespace) -> None:
             case "list" if args.conflicts:
                 _print_conflicts(reader, args)
             case "list" if args.json:
-                for record in islice(reader.list_instances(_filter(args)), args.limit):
+                for record in islice(reader.list_instances(_filter(settings, args)), args.limit):
                     write_json(record.as_json())
             case "list":
-                _print_list(reader, _filter(args), args.limit or _SHOWN)
+                _print_list(reader, _filter(settings, args), args.limit or _SHOWN)
             case _ if args.json:
                 from scp_node.jobs.export import describe
 
@@ -134,17 +139,26 @@ def _act(settings: NodeSettings, args: argparse.Namespace) -> None:
                 console().print(cell(f"{args.id} is removed"))
 
 
-def _filter(args: argparse.Namespace) -> "InstanceFilter":
+def _filter(settings: NodeSettings, args: argparse.Namespace) -> "InstanceFilter":
     from scp_node.jobs.records import InstanceFilter
 
     return InstanceFilter(
         states=(InstanceState(args.state),) if args.state else (),
         reason=args.reason,
         uid_prefix=args.uid,
+        accession_pseudonym=None if args.accession is None else _pseudonym(settings, args.accession),
         calling_ae_title=args.caller,
         received_from=args.since,
         received_before=args.until,
     )
+
+
+def _pseudonym(settings: NodeSettings, accession_number: str) -> str:
+    from scp_node.jobs.accession import KEY_FILE, Pseudonyms
+
+    folder = settings.spool.folder
+    # The first number that arrives makes the key: until then nothing can be found, and a search makes none.
+    return (Pseudonyms(folder).of(accession_number) if (folder / KEY_FILE).exists() else None) or "none"
 
 
 def _time_of(text: str) -> datetime:
@@ -191,6 +205,7 @@ def _print_detail(detail: "InstanceDetail") -> None:
     facts = table("", "Instance", str(instance.id))
     for name, value in (
         ("SOP Instance UID", instance.sop_instance_uid),
+        ("Study Instance UID", instance.study_instance_uid),
         ("SOP Class UID", instance.sop_class_uid),
         ("Transfer Syntax UID", detail.transfer_syntax_uid),
         ("State", instance.state.value),

@@ -40,7 +40,9 @@ def instances(  # noqa: PLR0917 - FastAPI passes them by name
     state: InstanceState | None = None,
     finding: Finding | None = None,
     sender: Annotated[str | None, Query(max_length=16)] = None,
-    uid: Annotated[str, Query(max_length=64, description="Beginning of the SOP Instance UID.")] = "",
+    uid: Annotated[
+        str, Query(max_length=64, description="Beginning of the SOP Instance UID or of the Study Instance UID.")
+    ] = "",
     received_from: AwareDatetime | None = None,
     received_before: AwareDatetime | None = None,
     after: Annotated[int | None, Query(ge=0, le=LARGEST_ID)] = None,

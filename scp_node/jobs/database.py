@@ -71,6 +71,7 @@ instance = sa.Table(
     sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("removal", sa.Text),
     sa.Column("accession_pseudonym", sa.Text),
+    sa.Column("study_instance_uid", sa.Text, nullable=False, server_default=""),
 )
 """One row per received SOP Instance UID. ``job_id``: its analyse job; ``notes``: JSON list; ``file``: in the spool.
 

@@ -208,6 +208,7 @@ class Filing:
             "notes": "[]",
             "updated_at": time.time(),
             "accession_pseudonym": pseudonym,
+            "study_instance_uid": received.study_instance_uid,
         }
         return connection.execute(_insert_instance(connection.dialect.name), values).one_or_none()
 

@@ -11,10 +11,11 @@ from scp_node.jobs import database
 _ADVISORY_LOCK = 0x5C9_0DE
 """PostgreSQL: any number, the same in every process of the node."""
 
-_POSTGRESQL_ONLY = "postgresql: "
+_ONLY = {dialect: f"{dialect}: " for dialect in ("postgresql", "sqlite")}
 
 # Text, not Table objects: a version that ran in a hospital never changes, while the tables of the program do.
-# {identity} is the database's way of writing a self-counting key; a statement after "postgresql: " runs there only.
+# {identity} is the database's way of writing a self-counting key; a statement after "postgresql: " or "sqlite: " runs
+# there only.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE instance (
@@ -237,6 +238,18 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             PRIMARY KEY (what, reason)
         )""",
     ),
+    (
+        "ALTER TABLE instance ADD COLUMN study_instance_uid TEXT NOT NULL DEFAULT ''",
+        # Of what is there already the trace knows it.
+        """sqlite: UPDATE instance SET study_instance_uid = coalesce((
+            SELECT json_extract(trace.detail, '$.study_instance_uid') FROM trace
+            WHERE trace.instance_id = instance.id AND trace.event = 'received' LIMIT 1), '')""",
+        """postgresql: UPDATE instance SET study_instance_uid = coalesce((
+            SELECT CAST(trace.detail AS json) ->> 'study_instance_uid' FROM trace
+            WHERE trace.instance_id = instance.id AND trace.event = 'received' LIMIT 1), '')""",
+        "sqlite: CREATE INDEX instance_by_study ON instance (study_instance_uid)",
+        "postgresql: CREATE INDEX instance_by_study ON instance (study_instance_uid text_pattern_ops)",
+    ),
 )
 
 _IDENTITY = {
@@ -282,12 +295,12 @@ def migrate(engine: sa.Engine, *, versions: int = len(MIGRATIONS)) -> int:
         for number, statements in enumerate(MIGRATIONS[:versions], 1):
             if number <= present:
                 continue
+            dialect = connection.dialect.name
+            others = tuple(prefix for name, prefix in _ONLY.items() if name != dialect)
             for statement in statements:
-                dialect = connection.dialect.name
-                if statement.startswith(_POSTGRESQL_ONLY) and dialect != "postgresql":
-                    continue
-                text = statement.removeprefix(_POSTGRESQL_ONLY).format(identity=_IDENTITY[dialect])
-                connection.execute(sa.text(text))
+                if not statement.startswith(others):
+                    text = statement.removeprefix(_ONLY[dialect]).format(identity=_IDENTITY[dialect])
+                    connection.execute(sa.text(text))
             connection.execute(
                 sa.text("INSERT INTO schema_version (version, applied_at) VALUES (:version, :applied_at)"),
                 {"version": number, "applied_at": time.time()},

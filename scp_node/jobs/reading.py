@@ -124,7 +124,8 @@ def _conditions(which: InstanceFilter, dialect: str) -> Iterator[sa.ColumnElemen
     if which.reason is not None:
         yield instance.c.reason == which.reason
     if which.uid_prefix:
-        yield _begins_with(instance.c.sop_instance_uid, which.uid_prefix, dialect)
+        columns = (instance.c.sop_instance_uid, instance.c.study_instance_uid)
+        yield sa.or_(*(_begins_with(column, which.uid_prefix, dialect) for column in columns))
     if which.calling_ae_title is not None:
         yield instance.c.calling_ae_title == which.calling_ae_title
     if which.received_from is not None:

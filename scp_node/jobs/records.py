@@ -44,6 +44,7 @@ class InstanceRecord:
 
     id: int
     sop_instance_uid: str
+    study_instance_uid: str
     sop_class_uid: str
     state: InstanceState
     reason: str | None
@@ -57,7 +58,9 @@ class InstanceRecord:
     def as_json(self) -> dict[str, object]:
         """The fields of ``scp-node jobs list --json``: names, numbers and strings only."""
         return {
+            "id": self.id,
             "sop_instance_uid": self.sop_instance_uid,
+            "study_instance_uid": self.study_instance_uid,
             "state": self.state.value,
             "reason": self.reason,
             "calling_ae_title": self.calling_ae_title,
@@ -96,7 +99,7 @@ class InstanceFilter:
     reason
         Code, as in `InstanceRecord`.
     uid_prefix
-        Beginning of the SOP Instance UID.
+        Beginning of the SOP Instance UID or of the Study Instance UID.
     calling_ae_title
         Of the sender.
     received_from, received_before

@@ -51,6 +51,7 @@ def instance_records(connection: sa.Connection, rows: Sequence[sa.Row[Any]]) -> 
         InstanceRecord(
             id=row.id,
             sop_instance_uid=row.sop_instance_uid,
+            study_instance_uid=row.study_instance_uid,
             sop_class_uid=row.sop_class_uid,
             state=InstanceState(row.state),
             reason=row.reason,

@@ -41,6 +41,7 @@ class Story:
         record = InstanceRecord(
             id=1,
             sop_instance_uid="1.1",
+            study_instance_uid="",
             sop_class_uid="1.2",
             state=self.state,
             reason=None,

@@ -13,7 +13,7 @@ from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.demo.phantoms import cr
 from scp_node.errors import StartError
-from scp_node.jobs import database, queues
+from scp_node.jobs import database, queues, trace
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.migrations import MIGRATIONS, migrate, version
 from scp_node.jobs.node import Node
@@ -58,6 +58,31 @@ def test_processes_that_start_together_migrate_once(url):
         answers = list(threads.map(start, range(6)))
     assert sorted(done for done, _ in answers) == [0] * 5 + [len(MIGRATIONS)]
     assert {present for _, present in answers} == {len(MIGRATIONS)}
+
+
+def test_the_study_of_what_arrived_before_an_upgrade_is_known(url):
+    """From the trace, where it has stood all along; what came before there was a trace has none."""
+    before = next(n for n, statements in enumerate(MIGRATIONS) if "study_instance_uid" in " ".join(statements))
+    engine = database.open_engine(url)
+    assert migrate(engine, versions=before) == before
+    with database.write(engine) as connection:
+        for number, uid in enumerate(("1.2.3", "1.2.4"), 1):
+            connection.execute(
+                sa.text(
+                    "INSERT INTO instance (id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, sha256,"
+                    " size_bytes, file, calling_ae_title, called_ae_title, peer_address, priority, received_at, state,"
+                    " detail, job_id, round, crashes, notes, updated_at) VALUES (:id, :uid, '1', '1', '', 1, '', 'A',"
+                    " 'B', '', 'routine', 0, 'delivered', '', '', 1, 0, '[]', 0)"
+                ),
+                {"id": number, "uid": uid},
+            )
+        for event, study in ((trace.Event.DUPLICATE, "9.9"), (trace.Event.RECEIVED, "9.8.7")):
+            trace.record(connection, event, "1.2.3", instance_id=1, study_instance_uid=study)
+    assert migrate(engine) == len(MIGRATIONS) - before
+    with engine.connect() as connection:
+        found = connection.execute(sa.select(database.instance.c.study_instance_uid).order_by("id")).scalars().all()
+    engine.dispose()
+    assert found == ["9.8.7", ""]
 
 
 def _settings(tmp_path, url, checkpoints):

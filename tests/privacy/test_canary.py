@@ -359,7 +359,8 @@ def test_the_canaries_are_there_to_be_found(told):
 
 
 def running_instances(running):
-    return [json.loads(line) for line in running.said.splitlines() if line.startswith(b'{"sop_instance_uid"')]
+    lines = [json.loads(line) for line in running.said.splitlines() if line.startswith(b"{")]
+    return [line for line in lines if {"sop_instance_uid", "state"} <= line.keys()]
 
 
 def test_an_accession_number_finds_its_instance_and_is_in_no_address(told):

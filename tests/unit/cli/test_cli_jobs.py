@@ -8,11 +8,21 @@ import sqlalchemy as sa
 
 from scp_node.cli.main import main
 from scp_node.jobs import database
+from scp_node.jobs.accession import KEY_FILE, Pseudonyms
 from scp_node.jobs.migrations import migrate
 from scp_node.records import InstanceState
 
 UIDS = {state: f"1.2.3.{number}" for number, state in enumerate(InstanceState, 1)}
-FIELDS = ["sop_instance_uid", "state", "reason", "calling_ae_title", "received_at", "deliveries"]
+FIELDS = [
+    "id",
+    "sop_instance_uid",
+    "study_instance_uid",
+    "state",
+    "reason",
+    "calling_ae_title",
+    "received_at",
+    "deliveries",
+]
 
 
 def instance(state: InstanceState) -> dict[str, object]:
@@ -107,6 +117,26 @@ def test_list_by_state_and_limit(capsys):
     assert [line["reason"] for line in lines(capsys)] == ["lateral"]
     assert main(["jobs", "list", "--json", "--limit", "2"]) == 0
     assert len(lines(capsys)) == 2
+
+
+def test_an_examination_is_found_by_its_study_or_its_accession_number(capsys, tmp_path, monkeypatch):
+    """What a PACS shows of it: who asks has neither SOP Instance UID nor number in the list."""
+    monkeypatch.setenv("SCP_NODE__SPOOL__FOLDER", str(tmp_path))
+    assert main(["jobs", "list", "--json", "--accession", "A-4711"]) == 0
+    assert lines(capsys) == []
+    assert not (tmp_path / KEY_FILE).exists(), "a search makes no key"
+    pseudonym = Pseudonyms(tmp_path).of("A-4711")
+    engine = database.open_engine(f"sqlite:///{tmp_path / 'node.sqlite'}")
+    for uid, values in (("1.3", {"study_instance_uid": "9.8.7"}), ("1.4", {"accession_pseudonym": pseudonym})):
+        with database.write(engine) as connection:
+            row = instance(InstanceState.RECEIVED) | {"sop_instance_uid": uid} | values
+            connection.execute(sa.insert(database.instance).values(row))
+    engine.dispose()
+    for arguments, uid in ((["--uid", "9.8.7"], "1.3"), (["--uid", "1.3"], "1.3"), (["--accession", "a-4711 "], "1.4")):
+        assert main(["jobs", "list", "--json", *arguments]) == 0
+        assert [line["sop_instance_uid"] for line in lines(capsys)] == [uid]
+    assert main(["jobs", "show", "1.3"]) == 0
+    assert "9.8.7" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("arguments", [["--state", "lost"], ["--limit", "0"], ["--limit", "x"]])

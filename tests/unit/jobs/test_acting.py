@@ -82,6 +82,9 @@ def test_filters_can_be_combined(engine, settings, filing, receive):
     assert uids(reason="lateral", uid_prefix="1.2.1") == []
     assert uids(received_from=noon, received_before=noon + timedelta(seconds=1)) == ["1.2.1.3"]
     assert uids(received_from=noon + timedelta(seconds=1)) == []
+    _set(engine, "1.2.0.2", study_instance_uid="1.2.1.3.4")
+    assert uids(uid_prefix="1.2.1.3") == ["1.2.0.2", "1.2.1.3"]
+    assert uids(uid_prefix="1.2.1.3", reason="lateral") == ["1.2.0.2"]
 
 
 def test_an_export_holds_the_file_and_all_that_is_known_and_is_private(engine, settings, filing, receive, tmp_path):

@@ -421,7 +421,9 @@ def test_instances_are_listed_in_order_and_by_state(bench, monkeypatch):
         odd = list(admin.list_instances(InstanceState.NOT_ELIGIBLE))
     assert [record.sop_instance_uid for record in odd] == listed[1::2]
     assert odd[0].as_json() == {
+        "id": odd[0].id,
         "sop_instance_uid": "1.2.1",
+        "study_instance_uid": "",
         "state": "not_eligible",
         "reason": "lateral",
         "calling_ae_title": "CR1",
