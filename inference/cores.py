@@ -28,10 +28,10 @@ def threads_for_models(settings: AnalysisSettings) -> int:
     return settings.threads or max(1, _cores() // sharers)
 
 
-def threads_for_results(settings: AnalysisSettings) -> int:
-    """Results that one process makes at a time: as threads are configured, or one for each core, four at most.
+def threads_for_pictures(settings: AnalysisSettings) -> int:
+    """Threads in which one process decodes and draws: as configured, or one for each core, four at most.
 
-    They may be more than the cores have room for: while all children draw they take turns, and when only one has
+    They may be more than the cores have room for: while all children work they take turns, and when only one has
     something to do it has all cores.
     """
     return settings.threads or min(_MOST_AT_A_TIME, _cores())

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from config.analysis import AnalysisSettings
+from inference.cores import threads_for_pictures
 from inference.ensemble import Ensemble, LoadedEnsemble, Output, asked_sizes
 from inference.errors import InferenceError, UnsupportedPixelsError
 from inference.imaging.eligibility import check, check_quality, notes
@@ -84,6 +85,7 @@ class Engine:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._settings = settings
+        self._threads = threads_for_pictures(settings)
         self._clock = clock
         manifests = read_manifests(settings.checkpoints or default_folder(), settings.models)
         self._models = tuple(Model(manifest, settings.thresholds.get(manifest.name)) for manifest in manifests)
@@ -142,7 +144,7 @@ class Engine:
         if (refusal := check(header, self._settings.eligibility)) is not None:
             return refusal
         try:
-            source = read_pixels(header)
+            source = read_pixels(header, threads=self._threads)
         except UnsupportedPixelsError as error:
             return Ineligibility(reason=Reason.UNSUPPORTED_PIXELS, detail=error.detail)
         return self._judge(source, began)

@@ -71,13 +71,15 @@ def available_transfer_syntaxes() -> tuple[str, ...]:
     )
 
 
-def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str) -> NDArray[Any]:
+def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str, *, threads: int = 1) -> NDArray[Any]:
     """Decode the one frame of a data set whose transfer syntax is in `TRANSFER_SYNTAXES`.
 
     Parameters
     ----------
     frame
         Its fragments joined; empty for native Pixel Data.
+    threads
+        For JPEG 2000, the one that takes long and whose decoder can share it out.
 
     Returns
     -------
@@ -108,7 +110,7 @@ def decode(dataset: Dataset, frame: bytes, transfer_syntax_uid: str) -> NDArray[
     if uid == RLELossless:
         decoded = _decode_rle(dataset, frame)
     else:
-        decoded = np.asarray(imagecodecs.jpeg8_decode(frame) if uid in _JPEG else _decode_jpeg2000(frame))
+        decoded = np.asarray(imagecodecs.jpeg8_decode(frame) if uid in _JPEG else _decode_jpeg2000(frame, threads))
     # JPEG 2000 undoes its own colour transforms; YBR_FULL is the data set's matter.
     if decoded.ndim > 2 and str(dataset.PhotometricInterpretation).startswith("YBR_FULL"):
         decoded = convert_color_space(decoded, "YBR_FULL", "RGB")
@@ -129,10 +131,10 @@ def _decode_rle(dataset: Dataset, frame: bytes) -> NDArray[Any]:
     return decoded[..., 0] if samples == 1 else decoded
 
 
-def _decode_jpeg2000(frame: bytes) -> NDArray[Any]:
+def _decode_jpeg2000(frame: bytes, threads: int) -> NDArray[Any]:
     with _warnings_of_decoder() as report:
-        # One thread: the warnings must come from this one.
-        decoded = imagecodecs.jpeg2k_decode(ask_for_termination_check(frame), verbose=2, numthreads=1)
+        # Threads of the decoder report one after the other, and all before it returns.
+        decoded = imagecodecs.jpeg2k_decode(ask_for_termination_check(frame), verbose=2, numthreads=threads)
     read_termination_check("\n".join(report))
     return np.asarray(decoded)
 

@@ -2,6 +2,7 @@
 
 import warnings
 import zlib
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,8 +71,13 @@ def read_header(file: Path, name: str | None = None) -> SourceHeader:
     raise SourceError(name, "is no DICOM (PS3.10), PNG or JPEG file")
 
 
-def read_pixels(header: SourceHeader) -> SourceImage:
+def read_pixels(header: SourceHeader, *, threads: int = 1) -> SourceImage:
     """Decode the pixels of a file.
+
+    Parameters
+    ----------
+    threads
+        That a decoder may use; one that can is JPEG 2000's.
 
     Raises
     ------
@@ -85,7 +91,7 @@ def read_pixels(header: SourceHeader) -> SourceImage:
     dataset, pixel_tag = _read_dataset(header.file, header.name, with_pixels=True)
     if pixel_tag != _PIXEL_DATA or not dataset.get("PixelData"):
         raise SourceError(header.name, "has no Pixel Data (7FE0,0010)")
-    return _decode(header, dataset)
+    return _decode(header, dataset, threads)
 
 
 def _read_dataset(file: Path, name: str, *, with_pixels: bool) -> tuple[FileDataset, int | None]:
@@ -149,7 +155,7 @@ def _required(name: str, dataset: Dataset, keyword: str, tag: str, *, low: int, 
     return value
 
 
-def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
+def _decode(header: SourceHeader, dataset: FileDataset, threads: int) -> SourceImage:
     name = header.name
     rows = _required(name, dataset, "Rows", "(0028,0010)", low=1, high=65535)
     columns = _required(name, dataset, "Columns", "(0028,0011)", low=1, high=65535)
@@ -175,7 +181,7 @@ def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
             if uid.is_encapsulated:
                 frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
                 prove = check(frame, uid, rows=rows, columns=columns, samples=samples, bits_allocated=allocated)
-                decoded = _proved(dataset, frame, uid, prove)
+                decoded = _proved(lambda: decode(dataset, frame, uid, threads=threads), prove)
             else:
                 _check_length(name, dataset, rows * columns * samples * allocated // 8)
                 decoded = decode(dataset, b"", uid)
@@ -195,10 +201,10 @@ def _decode(header: SourceHeader, dataset: FileDataset) -> SourceImage:
     return SourceImage(header=header, stored_values=values, bits_stored=stored, is_signed=is_signed)
 
 
-def _proved(dataset: FileDataset, frame: bytes, uid: UID, prove: Proof) -> NDArray[Any]:
+def _proved(decoded_frame: Callable[[], NDArray[Any]], prove: Proof) -> NDArray[Any]:
     """Decode, and have the samples looked at; where the decoder fails, the check knows better why."""
     try:
-        decoded = decode(dataset, frame, uid)
+        decoded = decoded_frame()
     except Exception:
         prove(None)
         raise

@@ -9,7 +9,7 @@ from typing import Any
 from config.analysis import AnalysisSettings
 from config.results import ResultSettings
 from config.storage import SpoolSettings
-from inference.cores import threads_for_results
+from inference.cores import threads_for_pictures
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
@@ -36,7 +36,7 @@ def open_analyser(arguments: dict[str, Any], ask: Ask | None = None) -> Callable
         open_engine(arguments, ask),
         ResultSettings.model_validate(arguments["results"]),
         Spool(SpoolSettings.model_validate(arguments["spool"])),
-        threads=threads_for_results(AnalysisSettings.model_validate(arguments["analysis"])),
+        threads=threads_for_pictures(AnalysisSettings.model_validate(arguments["analysis"])),
     )
 
     def handle(request: dict[str, Any]) -> dict[str, Any]:

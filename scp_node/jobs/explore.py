@@ -22,6 +22,7 @@ from pydicom.uid import UID
 
 from config.analysis import AnalysisSettings
 from config.results import ResultSettings
+from inference.cores import threads_for_pictures
 from inference.engine import Engine
 from inference.errors import InferenceError, SourceError
 from inference.imaging.attributes import integer, is_present, number, word
@@ -138,7 +139,8 @@ class Explorer:
     def _shown(self, header: SourceHeader) -> ChestImage | None:
         """What is not judged can often be looked at all the same."""
         try:
-            return render(read_pixels(header), RenderRule.AUTO, self._analysis.polarity)
+            source = read_pixels(header, threads=threads_for_pictures(self._analysis))
+            return render(source, RenderRule.AUTO, self._analysis.polarity)
         except InferenceError:
             return None
 

@@ -13,7 +13,7 @@ from pydicom.data import get_testdata_file
 
 from config.analysis import AnalysisSettings, EligibilitySettings
 from inference import cores
-from inference.cores import batch_size, processes, threads_for_models, threads_for_results
+from inference.cores import batch_size, processes, threads_for_models, threads_for_pictures
 from inference.engine import Engine
 from inference.errors import CheckpointError, DeviceError, InferenceError, SourceError
 from inference.imaging.source import read_header, read_pixels
@@ -286,8 +286,8 @@ def test_threads_are_cores_divided_by_processes_unless_configured(monkeypatch):
     assert threads_for_models(plain.model_copy(update={"threads": 5})) == 5
     # One process for all others has all cores, as they have while it waits for them.
     assert threads_for_models(plain.model_copy(update={"batch_size": 4})) == 8
-    assert threads_for_results(plain) == 4
-    assert threads_for_results(plain.model_copy(update={"threads": 1})) == 1
+    assert threads_for_pictures(plain) == 4
+    assert threads_for_pictures(plain.model_copy(update={"threads": 1})) == 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from inference.imaging import jpeg
 from inference.imaging.codestream import check
 from inference.imaging.decoders import TRANSFER_SYNTAXES, decode
 from inference.imaging.jpeg2000 import ask_for_termination_check
+from inference.imaging.source import read_pixels
 from scp_node.demo import encodings, phantoms
 
 HUFFMAN = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
@@ -140,6 +141,26 @@ def test_the_check_of_terminations_works_where_logging_is_off(image_of):
         assert logging.root.manager.disable == logging.CRITICAL
     finally:
         logging.disable(logging.NOTSET)
+
+
+@pytest.mark.parametrize("uid", [JPEG2000Lossless, JPEG2000])
+def test_threads_find_the_damage_that_one_finds_and_decode_what_one_decodes(uid, header_of):
+    """They report from threads that Python did not start."""
+    dataset, frame = compressed(uid)
+    whole = header_of(dataset)
+    headers = [header_of(with_frame(dataset, one)) for one in flipped(frame, 40, 200)]
+
+    def said(threads):
+        for header in headers:
+            try:
+                yield read_pixels(header, threads=threads).stored_values.tobytes()
+            except SourceError as error:
+                yield str(error)
+
+    alone = list(said(1))
+    assert sum(isinstance(one, str) for one in alone) > 25
+    assert list(said(4)) == alone
+    np.testing.assert_array_equal(read_pixels(whole, threads=4).stored_values, read_pixels(whole).stored_values)
 
 
 def test_asking_for_the_check_changes_no_pixel():
