@@ -37,19 +37,17 @@ def store(port: int, folder: Path) -> None:
     _serve(port, handle)
 
 
-def analyse(port: int, destination: int, destination_title: str) -> None:  # noqa: PLR0915 - one handler, as examples are
+def analyse(port: int, destination: int, destination_title: str) -> None:
     """Receive, judge by three models, explain, draw, make four pictures and a report, send: inside the handler."""
     import cv2
-    import highdicom
     import numpy as np
     import torch
     from pydicom.pixels import apply_modality_lut, apply_voi_lut
-    from pydicom.sr.codedict import codes
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+    from pydicom.uid import ExplicitVRLittleEndian
     from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.image import show_cam_on_image
     from pytorch_grad_cam.utils.model_targets import RawScoresOutputTarget
 
+    from benchmarks.examples import results
     from inference.models.catalog import MODELS
     from inference.models.checkpoint import default_folder, load_network, read_manifest
 
@@ -62,67 +60,6 @@ def analyse(port: int, destination: int, destination_title: str) -> None:  # noq
             parameter.requires_grad_(True)
         layer = network.get_submodule(spec.architecture.target_layer)
         models.append((spec, manifest, GradCAM(model=network, target_layers=[layer])))
-
-    def picture(source, rgb, number):
-        return highdicom.sc.SCImage(
-            pixel_array=rgb,
-            photometric_interpretation="RGB",
-            bits_allocated=8,
-            coordinate_system="PATIENT",
-            study_instance_uid=source.StudyInstanceUID,
-            series_instance_uid=generate_uid(),
-            series_number=900,
-            sop_instance_uid=generate_uid(),
-            instance_number=number,
-            manufacturer="example",
-            patient_id=source.PatientID,
-            patient_name=source.PatientName,
-            patient_birth_date=source.PatientBirthDate,
-            patient_sex=source.PatientSex,
-            accession_number=source.AccessionNumber,
-            study_id=source.StudyID,
-            study_date=source.StudyDate,
-            study_time=source.StudyTime,
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            patient_orientation=("L", "F"),
-        )
-
-    def report(source, found):
-        image = highdicom.sr.SourceImageForMeasurementGroup.from_source_image(source)
-        groups = [
-            highdicom.sr.MeasurementsAndQualitativeEvaluations(
-                tracking_identifier=highdicom.sr.TrackingIdentifier(identifier=title, uid=generate_uid()),
-                source_images=[image],
-                measurements=[
-                    highdicom.sr.Measurement(
-                        name=highdicom.sr.CodedConcept("111047", "DCM", "Probability of cancer"),
-                        value=probability * 100,
-                        unit=codes.UCUM.Percent,
-                    )
-                ],
-            )
-            for title, probability in found
-        ]
-        context = highdicom.sr.ObservationContext(
-            observer_device_context=highdicom.sr.ObserverContext(
-                observer_type=codes.DCM.Device,
-                observer_identifying_attributes=highdicom.sr.DeviceObserverIdentifyingAttributes(uid=generate_uid()),
-            )
-        )
-        content = highdicom.sr.MeasurementReport(
-            observation_context=context,
-            procedure_reported=highdicom.sr.CodedConcept("399208008", "SCT", "Plain chest X-ray"),
-            imaging_measurements=groups,
-        )
-        return highdicom.sr.ComprehensiveSR(
-            evidence=[source],
-            content=content,
-            series_number=901,
-            series_instance_uid=generate_uid(),
-            sop_instance_uid=generate_uid(),
-            instance_number=1,
-            manufacturer="example",
-        )
 
     def send(datasets):
         entity = AE("EXAMPLE")
@@ -148,19 +85,12 @@ def analyse(port: int, destination: int, destination_title: str) -> None:  # noq
             values = 1 - values
         small = cv2.resize(values.astype(np.float32), (224, 224), interpolation=cv2.INTER_AREA)
         batch = torch.from_numpy(np.stack([(small - 0.5) / 0.25] * 3)[None].astype(np.float32))
-        rgb = np.repeat(values[:, :, None], 3, axis=2).astype(np.float32)
-        found, overlays = [], []
+        found = []
         for spec, manifest, cam in models:
             saliency = cam(input_tensor=batch, targets=[RawScoresOutputTarget()])[0]
             logit = float(cam.outputs[0, 0].detach())
-            found.append((spec.title, manifest.calibration.probability(logit)))
-            large = cv2.resize(saliency, (rgb.shape[1], rgb.shape[0]))
-            overlays.append(show_cam_on_image(rgb, large, use_rgb=True))
-        panels = [(rgb * 255).astype(np.uint8), *overlays]
-        half = [cv2.resize(panel, (768, 768)) for panel in panels]
-        montage = np.vstack([np.hstack(half[:2]), np.hstack(half[2:])])
-        pictures = [picture(source, np.ascontiguousarray(p), n) for n, p in enumerate([montage, *overlays], 1)]
-        send([*pictures, report(source, found)])
+            found.append((spec.title, manifest.calibration.probability(logit), saliency))
+        send(results(source, values, found))
         return 0x0000
 
     _serve(port, handle)

@@ -8,13 +8,23 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import batches, end_to_end, explain, pixels, receive, results, start
+from benchmarks import batches, deliver, end_to_end, explain, objects, overlay, pixels, receive, start
 from benchmarks.contest import ROOT, Row, compare
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-STAGES = ("receive", "pixels", "models", "batches", "overlay", "start", "end-to-end")
-PACKAGES = ("torch", "openvino", "pydicom", "pynetdicom", "numpy", "opencv-python-headless", "imagecodecs", "grad-cam")
+STAGES = ("receive", "pixels", "models", "batches", "overlay", "results", "deliver", "start", "end-to-end")
+PACKAGES = (
+    "torch",
+    "openvino",
+    "pydicom",
+    "pynetdicom",
+    "highdicom",
+    "numpy",
+    "opencv-python-headless",
+    "imagecodecs",
+    "grad-cam",
+)
 
 
 def main() -> None:
@@ -108,8 +118,18 @@ def _batches(args: argparse.Namespace) -> str:
 
 
 def _overlay(args: argparse.Namespace) -> str:
-    rows = compare(results.CONTESTANTS, {}, rounds=args.rounds, calls=5)
-    return _contest(results.TITLE, results.PEER, rows) + _plot("overlay", results.TITLE, _cpu(rows), args)
+    rows = compare(overlay.CONTESTANTS, {}, rounds=args.rounds, calls=5)
+    return _contest(overlay.TITLE, overlay.PEER, rows) + _plot("overlay", overlay.TITLE, _cpu(rows), args)
+
+
+def _results(args: argparse.Namespace) -> str:
+    rows = compare(objects.CONTESTANTS, {}, rounds=args.rounds)
+    return _contest(objects.TITLE, objects.PEER, rows) + _plot("results", objects.TITLE, _cpu(rows), args)
+
+
+def _deliver(args: argparse.Namespace) -> str:
+    rows = deliver.measure(rounds=args.rounds)
+    return _contest(deliver.TITLE, deliver.PEER, rows) + _plot("deliver", deliver.TITLE, _cpu(rows), args)
 
 
 def _receive(args: argparse.Namespace) -> str:
@@ -211,6 +231,8 @@ _STAGES = {
     "models": _models,
     "batches": _batches,
     "overlay": _overlay,
+    "results": _results,
+    "deliver": _deliver,
     "start": _start,
     "end-to-end": _end_to_end,
 }

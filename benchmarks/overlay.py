@@ -5,8 +5,8 @@ from benchmarks.contest import Contestant
 TITLE = "Overlay: one heat map over a 2048 x 2048 radiograph"
 PEER = "grad-cam's show_cam_on_image"
 CONTESTANTS = (
-    Contestant(title=PEER, factory="benchmarks.results:show_cam_on_image", is_reference=True),
-    Contestant(title="scp-node", factory="benchmarks.results:node"),
+    Contestant(title=PEER, factory="benchmarks.overlay:show_cam_on_image", is_reference=True),
+    Contestant(title="scp-node", factory="benchmarks.overlay:node"),
 )
 
 
