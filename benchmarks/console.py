@@ -18,8 +18,8 @@ from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.console.server import Server
 from scp_node.jobs import database
-from scp_node.jobs.database import delivery, instance, prediction
 from scp_node.jobs.migrations import migrate
+from scp_node.jobs.tables import delivery, instance, prediction
 
 PAGES = (
     "/worklist",

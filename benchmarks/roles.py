@@ -22,7 +22,7 @@ from config.analysis import AnalysisSettings
 from config.results import SecondaryCaptureSettings
 from scp_node.demo.phantoms import chest_array, cr
 from scp_node.jobs import database
-from scp_node.jobs.database import instance
+from scp_node.jobs.tables import instance
 from tests.faults.installation import Installation
 from tests.faults.processes import Program, scp_node, wait_until
 from tests.faults.records import read

@@ -16,12 +16,12 @@ from scp_node.jobs import database, deliveries, export, rows, trace
 from scp_node.jobs.acting import by_operator
 from scp_node.jobs.analysis import restart_analysis
 from scp_node.jobs.breaker import Breakers
-from scp_node.jobs.database import conflict, delivered_object, delivery, instance
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reading import Reader
 from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceRecord, ResultRecord
 from scp_node.jobs.removing import Removal, Remover
 from scp_node.jobs.states import DeadLetterReason, move, settle
+from scp_node.jobs.tables import conflict, delivered_object, delivery, instance
 from scp_node.jobs.trace import Event
 from scp_node.records import DeliveryState, InstanceState
 from scp_node.spool.store import Spool

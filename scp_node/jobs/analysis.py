@@ -14,11 +14,11 @@ from config.base import Priority
 from scp_node.jobs import database, deliveries, supersession, trace
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError
 from scp_node.jobs.children import ChildPool
-from scp_node.jobs.database import delivered_object, prediction, result, sent_uid
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id
 from scp_node.jobs.states import DeadLetterReason, change, move, settle
 from scp_node.jobs.summary import Analysed, Hopeless, NotEligible, NotNow, Summary, from_json
+from scp_node.jobs.tables import delivered_object, prediction, result, sent_uid
 from scp_node.records import InstanceState, Verdict
 from scp_node.results.predecessors import REPORTS
 from scp_node.spool.store import Spool

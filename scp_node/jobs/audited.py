@@ -14,8 +14,8 @@ from config.settings import NodeSettings
 from scp_node.audit.building import Node, Objects, Peer
 from scp_node.audit.messages import Action, Message, Outcome
 from scp_node.jobs import user_actions
-from scp_node.jobs.database import delivered_object, instance, result, trace
 from scp_node.jobs.patients import patient_id
+from scp_node.jobs.tables import delivered_object, instance, result, trace
 from scp_node.jobs.trace import Event
 from scp_node.records import DeliveryState, Person, Verdict
 from scp_node.spool.store import Spool

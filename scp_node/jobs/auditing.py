@@ -16,7 +16,7 @@ from scp_node.audit.messages import Message
 from scp_node.audit.trail import Draft, Entry, Trail, Writer
 from scp_node.jobs.acting import system_user
 from scp_node.jobs.audited import Building
-from scp_node.jobs.database import trace
+from scp_node.jobs.tables import trace
 from scp_node.jobs.user_actions import user_action
 from scp_node.spool.store import Spool
 

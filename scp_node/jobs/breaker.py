@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from config.destinations import DeliverySettings
 from scp_node.jobs import database
-from scp_node.jobs.database import breaker, delivery
 from scp_node.jobs.states import PENDING, wants_contact
+from scp_node.jobs.tables import breaker, delivery
 
 _TRIAL_S = 300.0
 """A delivery on trial has been heard of by then; else the destination is asked anew."""

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import structlog
 
 from scp_node.jobs import database
-from scp_node.jobs.database import chore
+from scp_node.jobs.tables import chore
 
 log = structlog.get_logger(__name__)
 

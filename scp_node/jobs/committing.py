@@ -16,12 +16,12 @@ from scp_node.delivery.commitment import Asked, AskOutcome
 from scp_node.delivery.retry import RetryRule
 from scp_node.jobs import database, deliveries
 from scp_node.jobs.breaker import Breakers
-from scp_node.jobs.database import commitment as transaction
-from scp_node.jobs.database import delivery
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.reports import Reports, missing, requests
 from scp_node.jobs.states import TransactionState
+from scp_node.jobs.tables import commitment as transaction
+from scp_node.jobs.tables import delivery
 from scp_node.records import DeliveryState
 
 log = structlog.get_logger(__name__)

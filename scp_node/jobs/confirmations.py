@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from scp_node.jobs import database, trace
-from scp_node.jobs.database import delivered_object, instance, result
+from scp_node.jobs.tables import delivered_object, instance, result
 from scp_node.records import DeliveryState, ObjectOutcome, Outgoing, Verdict
 from scp_node.spool.store import Spool
 

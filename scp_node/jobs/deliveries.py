@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from config.base import Priority
 from scp_node.jobs import trace
-from scp_node.jobs.database import delivery, instance
 from scp_node.jobs.queues import Jobs, deliver_id, following_id
 from scp_node.jobs.states import PENDING, settle
+from scp_node.jobs.tables import delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
 

@@ -14,9 +14,9 @@ from scp_node.errors import BusyError
 from scp_node.jobs import database, deliveries, order, trace
 from scp_node.jobs.accession import Pseudonyms
 from scp_node.jobs.analysis import first_job_id
-from scp_node.jobs.database import conflict, instance, sent_uid
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import settle
+from scp_node.jobs.tables import conflict, instance, sent_uid
 from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInstance
 from scp_node.spool.store import Spool
 

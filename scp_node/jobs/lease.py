@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 
 from scp_node.jobs import database
-from scp_node.jobs.database import lease
+from scp_node.jobs.tables import lease
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ The durable engine runs jobs by place, see `queues.rank`, and by age where two h
 
 import sqlalchemy as sa
 
-from scp_node.jobs.database import instance
 from scp_node.jobs.queues import LAST_PLACE
+from scp_node.jobs.tables import instance
 
 # The word and not a parameter: the indexes hold waiting instances only.
 _WAITS = sa.text("state = 'received'")

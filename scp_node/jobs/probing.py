@@ -16,10 +16,10 @@ from scp_node.delivery import catalog
 from scp_node.delivery.records import EchoOutcome
 from scp_node.jobs import database
 from scp_node.jobs.breaker import Breakers
-from scp_node.jobs.database import breaker, delivery
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.recovery import put_first
 from scp_node.jobs.states import wants_contact
+from scp_node.jobs.tables import breaker, delivery
 
 log = structlog.get_logger(__name__)
 

@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
 from scp_node.jobs import database
-from scp_node.jobs.database import lease
 from scp_node.jobs.migrations import require_current
 from scp_node.jobs.statistics import overdue
+from scp_node.jobs.tables import lease
 from scp_node.spool.store import Spool
 
 

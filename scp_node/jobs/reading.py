@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from scp_node.jobs import rows, trace
 from scp_node.jobs.access import Access
-from scp_node.jobs.database import instance
 from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceFilter, InstancePage, InstanceRecord
+from scp_node.jobs.tables import instance
 from scp_node.jobs.trace import TraceRecord, Verification
 from scp_node.jobs.worklist import said
 from scp_node.records import InstanceState

@@ -17,9 +17,9 @@ from scp_node.jobs import supersession, trace
 from scp_node.jobs.acting import by_operator
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.analysis import restart_analysis
-from scp_node.jobs.database import instance, prediction
-from scp_node.jobs.database import trace as trace_table
 from scp_node.jobs.queues import LAST_PLACE
+from scp_node.jobs.tables import instance, prediction
+from scp_node.jobs.tables import trace as trace_table
 from scp_node.jobs.trace import Event, TraceRecord
 from scp_node.records import InstanceState
 

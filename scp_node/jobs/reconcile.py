@@ -10,9 +10,9 @@ import sqlalchemy as sa
 import structlog
 
 from scp_node.jobs import database
-from scp_node.jobs.database import delivery, instance
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import DeadLetterReason, move, settle
+from scp_node.jobs.tables import delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
 log = structlog.get_logger(__name__)

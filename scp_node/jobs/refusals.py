@@ -10,7 +10,7 @@ from contextlib import suppress
 
 import sqlalchemy as sa
 
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 from scp_node.scp.callers import Rejection
 from scp_node.scp.statuses import Answer
 from scp_node.security.events import EventKind, SecurityEvent
@@ -29,7 +29,7 @@ _RULES = frozenset(rule.value for rule in Rejection)
 
 refusal = sa.Table(
     "refusal",
-    database.metadata,
+    tables.metadata,
     sa.Column("what", sa.Text, primary_key=True),
     sa.Column("reason", sa.Text, primary_key=True),
     sa.Column("times", sa.BigInteger, nullable=False),

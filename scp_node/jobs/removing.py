@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from scp_node.jobs import database, trace
-from scp_node.jobs.database import conflict, instance, result
+from scp_node.jobs import database, tables, trace
 from scp_node.jobs.queues import Jobs, analyse_ids
+from scp_node.jobs.tables import conflict, instance, result
 from scp_node.spool.store import Spool
 
 
@@ -58,7 +58,7 @@ class Remover:
             query = query.where(instance.c.id == only)
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
-            deliver = database.delivery
+            deliver = tables.delivery
             jobs_of: dict[int, list[str]] = {row.id: analyse_ids(row, self._models) for row in rows}
             for one in connection.execute(
                 sa.select(deliver.c.instance_id, deliver.c.job_id).where(deliver.c.instance_id.in_(list(jobs_of)))

@@ -15,9 +15,9 @@ from config.destinations import Destination, DicomDestination
 from scp_node.delivery.commitment import CommitmentReport
 from scp_node.delivery.statuses import Remedy, remedy_for
 from scp_node.jobs import confirmations, database, deliveries, trace
-from scp_node.jobs.database import commitment, delivered_object, delivery
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import TransactionState
+from scp_node.jobs.tables import commitment, delivered_object, delivery
 from scp_node.records import DeliveryState, Verdict
 
 log = structlog.get_logger(__name__)

@@ -9,9 +9,9 @@ import structlog
 
 from config.storage import SpoolSettings
 from scp_node.jobs import database
-from scp_node.jobs.database import conflict, delivery, instance, result
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.removing import Removal, Remover
+from scp_node.jobs.tables import conflict, delivery, instance, result
 from scp_node.records import DeliveryState, InstanceState
 from scp_node.spool.store import AREAS, SHARDS, Spool
 

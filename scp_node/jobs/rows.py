@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from scp_node.errors import UnknownJobError
-from scp_node.jobs.database import conflict, delivered_object, delivery, instance, prediction, result
 from scp_node.jobs.records import (
     ConfirmationRecord,
     ConflictRecord,
@@ -20,6 +19,7 @@ from scp_node.jobs.records import (
     PredictionRecord,
     ResultRecord,
 )
+from scp_node.jobs.tables import conflict, delivered_object, delivery, instance, prediction, result
 from scp_node.records import DeliveryState, InstanceState, ResultKind, Verdict
 
 R = TypeVar("R")

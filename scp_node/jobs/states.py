@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from scp_node.jobs import trace
-from scp_node.jobs.database import commitment, delivery, instance
+from scp_node.jobs.tables import commitment, delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from scp_node.jobs.database import delivery, instance, prediction
 from scp_node.jobs.states import PENDING
+from scp_node.jobs.tables import delivery, instance, prediction
 from scp_node.records import InstanceState
 
 _BINS = 20

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from scp_node.jobs import deliveries
-from scp_node.jobs.database import instance, prediction, result, trace
 from scp_node.jobs.queues import Jobs
+from scp_node.jobs.tables import instance, prediction, result, trace
 from scp_node.jobs.trace import Event
 from scp_node.records import DeliveryState
 

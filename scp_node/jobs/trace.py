@@ -27,7 +27,7 @@ import sqlalchemy as sa
 
 from scp_node.jobs import database
 from scp_node.jobs.acting import actor
-from scp_node.jobs.database import sent_uid, trace, trace_seal
+from scp_node.jobs.tables import sent_uid, trace, trace_seal
 
 if TYPE_CHECKING:
     from scp_node.jobs.summary import Analysed

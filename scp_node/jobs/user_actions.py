@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 
 LOG_IN, LOG_OUT, STORE, RESUME = "log_in", "log_out", "store", "resume"
 COMMAND_LINE = "command line"
@@ -21,7 +21,7 @@ REFUSED_BY_ROLE = REFUSED + "needs the role "
 
 user_action = sa.Table(
     "user_action",
-    database.metadata,
+    tables.metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("at", sa.Double, nullable=False),
     sa.Column("user_name", sa.Text, nullable=False),

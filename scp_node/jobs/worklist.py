@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-from scp_node.jobs.database import instance, prediction
 from scp_node.jobs.records import Finding
+from scp_node.jobs.tables import instance, prediction
 
 
 def senders(connection: sa.Connection, *, limit: int = 100) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
 from scp_node.jobs import breaker, refusals, statistics
 from scp_node.jobs.breaker import BreakerState
-from scp_node.jobs.database import delivery, instance, trace
 from scp_node.jobs.readiness import readiness
+from scp_node.jobs.tables import delivery, instance, trace
 from scp_node.jobs.trace import Event
 from scp_node.records import InstanceState
 from scp_node.spool.store import Spool

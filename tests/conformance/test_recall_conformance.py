@@ -20,7 +20,7 @@ from inference.engine import Engine
 from inference.models.checkpoint import load_network, read_manifest, write_checkpoint
 from scp_node.cli.main import main
 from scp_node.errors import UnknownJobError
-from scp_node.jobs import database, queues
+from scp_node.jobs import database, queues, tables
 from scp_node.jobs.analyse import Analyser
 from scp_node.jobs.analysis import AnalysisWork
 from scp_node.jobs.delivering import DeliveryWork
@@ -118,11 +118,11 @@ class House:
         )
 
     def analyse(self, version):
-        row = self.row(database.instance)
+        row = self.row(tables.instance)
         return self.work(version).run(row.id, row.job_id)
 
     def current_results(self):
-        query = database.result.select().where(database.result.c.is_superseded.is_(False))
+        query = tables.result.select().where(tables.result.c.is_superseded.is_(False))
         with self.engine.connect() as connection:
             return {row.sop_instance_uid for row in connection.execute(query)}
 
@@ -135,7 +135,7 @@ class House:
             settings=DeliverySettings(),
             calling_ae_title="NODE",
         )
-        row = self.row(database.delivery)
+        row = self.row(tables.delivery)
         return work.run(row.instance_id, "share", row.job_id)
 
     def row(self, table):
@@ -215,7 +215,7 @@ def test_a_version_is_recalled_and_its_reports_are_replaced_once(house, capsys, 
     with Recall(house.after) as recall:
         recall.require_other_checkpoints(OLD)
         found = check_what_is_found(recall, uid, first)
-        file = house.spool.path(house.row(database.instance).file)
+        file = house.spool.path(house.row(tables.instance).file)
         file.rename(file.with_suffix(".away"))
         assert [one.standing for one in recall.affected(OLD)] == [Standing.FILE_GONE]
         assert not recall.supersede(OLD, found)
@@ -226,11 +226,11 @@ def test_a_version_is_recalled_and_its_reports_are_replaced_once(house, capsys, 
         assert [one.standing for one in recall.affected(OLD)] == [Standing.BUSY]
         # A node that was not restarted has the old weights in memory: visible, and to be retried.
         assert house.analyse("before") == InstanceState.DEAD_LETTER
-        assert house.row(database.instance).reason == "same_models"
+        assert house.row(tables.instance).reason == "same_models"
         recall.retry(uid)
 
     # A crash in the middle: the job runs again from its beginning, and makes the same UIDs.
-    interrupted = house.work("after")._ask(house.row(database.instance))
+    interrupted = house.work("after")._ask(house.row(tables.instance))
     assert house.analyse("after") == InstanceState.DELIVERING
     assert {one.sop_instance_uid for one in interrupted.results} == house.current_results()
     assert house.deliver() == DeliveryState.DELIVERED
@@ -239,7 +239,7 @@ def test_a_version_is_recalled_and_its_reports_are_replaced_once(house, capsys, 
     added = set(second) - set(first)
     check_references(house.reports(first), house.reports(added))
     check_commands(house, capsys, monkeypatch)
-    assert house.row(database.instance).state == InstanceState.DELIVERED
+    assert house.row(tables.instance).state == InstanceState.DELIVERED
     assert house.deliver() == "stale"
 
     # What retention has removed is still listed.

@@ -13,10 +13,10 @@ from benchmarks.console import fill
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.console.server import Server
-from scp_node.jobs import database, trace, user_actions
+from scp_node.jobs import database, tables, trace, user_actions
 from scp_node.jobs.accession import Pseudonyms
-from scp_node.jobs.database import breaker, delivery, instance, lease, prediction
 from scp_node.jobs.migrations import migrate
+from scp_node.jobs.tables import breaker, delivery, instance, lease, prediction
 
 INSTANCES = 300
 _names = itertools.count(1)
@@ -79,9 +79,9 @@ def both(tmp_path_factory, postgresql):
     url = sa.make_url(postgresql).set(database=name).render_as_string(hide_password=False)
     with console(f"sqlite:///{folder}/node.sqlite", spool) as (engine, one), console(url, spool) as (server, other):
         prepare(engine, spool)
-        tables = (instance, prediction, delivery, breaker, lease, database.trace, user_actions.user_action)
+        copied = (instance, prediction, delivery, breaker, lease, tables.trace, user_actions.user_action)
         with engine.connect() as reading, database.write(server) as writing:
-            for table in tables:
+            for table in copied:
                 rows = [dict(row._mapping) for row in reading.execute(sa.select(table))]
                 writing.execute(sa.insert(table), rows)
         yield one, other

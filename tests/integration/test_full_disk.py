@@ -17,7 +17,7 @@ from config.analysis import AnalysisSettings
 from config.destinations import DeliverySettings, FolderDestination
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 from scp_node.jobs.node import Node
 from scp_node.jobs.reading import Reader
 from scp_node.jobs.roles import Role
@@ -136,7 +136,7 @@ def test_a_full_disk_loses_nothing_and_recovers_by_itself(small_disk, tmp_path, 
     assert list((small_disk / "spool" / "incoming").iterdir()) == []
     engine = database.open_engine(settings.database.url)
     with engine.connect() as connection:
-        named = set(connection.execute(sa.select(database.instance.c.file)).scalars())
+        named = set(connection.execute(sa.select(tables.instance.c.file)).scalars())
     engine.dispose()
     spool = settings.spool.folder
     assert {path.relative_to(spool).as_posix() for path in (spool / "objects").rglob("*.dcm")} == named

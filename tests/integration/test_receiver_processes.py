@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from config.receiver import Caller, ReceiverSettings
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
-from scp_node.jobs.database import instance, open_engine
+from scp_node.jobs.database import open_engine
 from scp_node.jobs.node import Node
 from scp_node.jobs.roles import Role
+from scp_node.jobs.tables import instance
 
 LIMIT_S = 90
 

@@ -13,7 +13,7 @@ from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.demo.phantoms import cr
 from scp_node.errors import StartError
-from scp_node.jobs import database, queues, trace
+from scp_node.jobs import database, queues, tables, trace
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.migrations import MIGRATIONS, migrate, version
 from scp_node.jobs.node import Node
@@ -80,7 +80,7 @@ def test_the_study_of_what_arrived_before_an_upgrade_is_known(url):
             trace.record(connection, event, "1.2.3", instance_id=1, study_instance_uid=study)
     assert migrate(engine) == len(MIGRATIONS) - before
     with engine.connect() as connection:
-        found = connection.execute(sa.select(database.instance.c.study_instance_uid).order_by("id")).scalars().all()
+        found = connection.execute(sa.select(tables.instance.c.study_instance_uid).order_by("id")).scalars().all()
     engine.dispose()
     assert found == ["9.8.7", ""]
 

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from cryptography import x509
 from pydicom.data import get_testdata_file
 
-from scp_node.jobs.database import instance, open_engine
+from scp_node.jobs.database import open_engine
+from scp_node.jobs.tables import instance
 
 LIMIT_S = 120
 """For what takes seconds on an idle machine."""

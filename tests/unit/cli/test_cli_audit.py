@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from scp_node.cli.main import main
-from scp_node.jobs import database, queues, trace
+from scp_node.jobs import database, queues, tables, trace
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.trace import Event
 
@@ -33,7 +33,7 @@ def engine(monkeypatch, tmp_path, restore_logging):
         (spool / file).write_bytes(file.encode())
     with database.write(engine) as connection:
         connection.execute(
-            sa.insert(database.instance).values(
+            sa.insert(tables.instance).values(
                 sop_instance_uid=UID,
                 sop_class_uid="1",
                 transfer_syntax_uid="1",
@@ -57,7 +57,7 @@ def engine(monkeypatch, tmp_path, restore_logging):
             )
         )
         connection.execute(
-            sa.insert(database.conflict).values(
+            sa.insert(tables.conflict).values(
                 sop_instance_uid=UID,
                 sha256="bb" * 32,
                 file=files[1],

@@ -10,8 +10,8 @@ from config.destinations import DeliverySettings
 from scp_node.cli.main import main
 from scp_node.jobs import database
 from scp_node.jobs.breaker import Breakers
-from scp_node.jobs.database import breaker
 from scp_node.jobs.migrations import migrate
+from scp_node.jobs.tables import breaker
 
 
 @pytest.fixture

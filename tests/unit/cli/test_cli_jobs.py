@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from scp_node.cli.main import main
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 from scp_node.jobs.accession import KEY_FILE, Pseudonyms
 from scp_node.jobs.migrations import migrate
 from scp_node.records import InstanceState
@@ -65,16 +65,16 @@ def _node_database(monkeypatch, tmp_path, restore_logging):
     engine = database.open_engine(url)
     migrate(engine)
     with database.write(engine) as connection:
-        connection.execute(sa.insert(database.instance), [instance(state) for state in InstanceState])
+        connection.execute(sa.insert(tables.instance), [instance(state) for state in InstanceState])
         number = connection.execute(
-            sa.select(database.instance.c.id).where(database.instance.c.state == "dead_letter")
+            sa.select(tables.instance.c.id).where(tables.instance.c.state == "dead_letter")
         ).scalar_one()
         for destination, state, attempts, error in (
             ("pacs", "refused", 3, "PACS answered 0xC000: cannot understand"),
             ("archive", "delivered", 1, ""),
         ):
             connection.execute(
-                sa.insert(database.delivery).values(
+                sa.insert(tables.delivery).values(
                     instance_id=number,
                     destination=destination,
                     state=state,
@@ -130,7 +130,7 @@ def test_an_examination_is_found_by_its_study_or_its_accession_number(capsys, tm
     for uid, values in (("1.3", {"study_instance_uid": "9.8.7"}), ("1.4", {"accession_pseudonym": pseudonym})):
         with database.write(engine) as connection:
             row = instance(InstanceState.RECEIVED) | {"sop_instance_uid": uid} | values
-            connection.execute(sa.insert(database.instance).values(row))
+            connection.execute(sa.insert(tables.instance).values(row))
     engine.dispose()
     for arguments, uid in ((["--uid", "9.8.7"], "1.3"), (["--uid", "1.3"], "1.3"), (["--accession", "a-4711 "], "1.4")):
         assert main(["jobs", "list", "--json", *arguments]) == 0

@@ -19,13 +19,14 @@ from config.base import Priority
 from config.destinations import DeliverySettings
 from scp_node.jobs import database, deliveries, queues
 from scp_node.jobs.breaker import health
-from scp_node.jobs.database import delivered_object, delivery, instance, open_engine, result
+from scp_node.jobs.database import open_engine
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.probing import Probing
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import move, settle
+from scp_node.jobs.tables import delivered_object, delivery, instance, result
 from scp_node.records import InstanceState, ReceivedInstance
 
 

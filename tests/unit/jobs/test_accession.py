@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.jobs.accession import KEY_FILE, Pseudonyms, is_pseudonym
-from scp_node.jobs.database import instance
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.reading import Reader
 from scp_node.jobs.records import InstanceFilter
+from scp_node.jobs.tables import instance
 
 
 def test_one_number_has_one_pseudonym_wherever_it_is_asked_for(tmp_path):

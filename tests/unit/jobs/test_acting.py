@@ -15,11 +15,11 @@ from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.errors import JobStateError, UnknownJobError
 from scp_node.jobs import database
 from scp_node.jobs.admin import Admin
-from scp_node.jobs.database import conflict, instance
 from scp_node.jobs.export import ExportError
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.reading import Reader
 from scp_node.jobs.records import InstanceFilter
+from scp_node.jobs.tables import conflict, instance
 from scp_node.records import DeliveryState, InstanceState, Intake
 
 

@@ -8,13 +8,13 @@ from config.destinations import FolderDestination
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.audit.auditor import open_trail
-from scp_node.jobs import database, user_actions
+from scp_node.jobs import database, tables, user_actions
 from scp_node.jobs.acting import acting_as, system_user
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.auditing import Auditing
-from scp_node.jobs.database import trace
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.overview import Overview
+from scp_node.jobs.tables import trace
 from scp_node.jobs.user_actions import user_action
 
 
@@ -172,7 +172,7 @@ def test_what_happens_after_a_restored_database_is_told_under_numbers_that_the_t
     assert [one["objects"] for one in told()] == [["1.2.3"], []]
     with database.write(engine) as connection:
         numbers = {table.name: connection.execute(sa.select(table.c.id)).scalar_one() for table in (trace, user_action)}
-        for table in (database.instance, trace, user_action):
+        for table in (tables.instance, trace, user_action):
             connection.execute(sa.delete(table))
 
     filing.accept(receive("1.2.4"))

@@ -10,8 +10,8 @@ from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import database
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.breaker import Breakers, BreakerState
-from scp_node.jobs.database import breaker
 from scp_node.jobs.recovery import job_table
+from scp_node.jobs.tables import breaker
 from scp_node.records import DeliveryState, InstanceState
 
 WEEK_S = 7 * 86400

@@ -14,8 +14,8 @@ from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.delivery.commitment import CommitmentReport
 from scp_node.jobs.admin import Admin
-from scp_node.jobs.database import commitment
 from scp_node.jobs.reports import Reports
+from scp_node.jobs.tables import commitment
 from scp_node.records import DeliveryState, InstanceState
 
 TIMEOUT_S = 600

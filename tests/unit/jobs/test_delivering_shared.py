@@ -6,7 +6,7 @@ from pydicom.uid import BasicTextSRStorage, Comprehensive3DSRStorage, SecondaryC
 from config.destinations import DicomDestination, FolderDestination
 from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import confirmations, database
-from scp_node.jobs.database import delivered_object
+from scp_node.jobs.tables import delivered_object
 from scp_node.records import DeliveryState, ObjectOutcome, Verdict
 
 CLASSES = (SecondaryCaptureImageStorage, Comprehensive3DSRStorage, BasicTextSRStorage)

@@ -17,8 +17,8 @@ from config.destinations import DeliverySettings, DicomDestination
 from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import workflows
 from scp_node.jobs.breaker import BreakerState, health
-from scp_node.jobs.database import delivered_object, delivery
 from scp_node.jobs.probing import Probing
+from scp_node.jobs.tables import delivered_object, delivery
 from scp_node.records import DeliveryState, Verdict
 
 LIMIT_S = 240

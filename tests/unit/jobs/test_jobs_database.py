@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from scp_node.errors import DatabaseError
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 from scp_node.jobs.migrations import MIGRATIONS, migrate, require_current, version
 
 
@@ -26,8 +26,8 @@ def test_migrations_make_exactly_the_tables_of_the_program(bare):
         importlib.import_module(f"scp_node.jobs.{module}")
     migrate(bare)
     found = sa.inspect(bare)
-    assert set(found.get_table_names()) - {"schema_version", "sqlite_sequence"} == set(database.metadata.tables)
-    for name, table in database.metadata.tables.items():
+    assert set(found.get_table_names()) - {"schema_version", "sqlite_sequence"} == set(tables.metadata.tables)
+    for name, table in tables.metadata.tables.items():
         columns = {column["name"]: column for column in found.get_columns(name)}
         assert set(columns) == set(table.columns.keys()), name
         for column in table.columns:
@@ -128,8 +128,8 @@ def test_numbers_of_removed_instances_are_not_used_again(engine, jobs, spool, re
     filing = Filing(engine, jobs, spool, models=("a",), destinations=())
     filing.accept(receive("1.2.3", b"a"))
     with database.write(engine) as connection:
-        (first,) = connection.execute(sa.select(database.instance.c.id)).scalars()
-        connection.execute(sa.delete(database.instance))
+        (first,) = connection.execute(sa.select(tables.instance.c.id)).scalars()
+        connection.execute(sa.delete(tables.instance))
     filing.accept(receive("1.2.4", b"b"))
     with engine.connect() as connection:
-        assert connection.execute(sa.select(database.instance.c.id)).scalar_one() == first + 1
+        assert connection.execute(sa.select(tables.instance.c.id)).scalar_one() == first + 1

@@ -14,9 +14,9 @@ from config.base import Priority
 from config.destinations import FolderDestination
 from scp_node.jobs import database, queues, workflows
 from scp_node.jobs.child_errors import PoolStoppedError
-from scp_node.jobs.database import lease
 from scp_node.jobs.lease import Lease, WorkerId
 from scp_node.jobs.recovery import Recovery
+from scp_node.jobs.tables import lease
 
 pytestmark = pytest.mark.databases
 

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from config.base import Priority
 from scp_node.jobs import database
-from scp_node.jobs.database import conflict, delivery, instance, sent_uid
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.queues import rank
 from scp_node.jobs.states import settle
+from scp_node.jobs.tables import conflict, delivery, instance, sent_uid
 from scp_node.records import DeliveryState, InstanceState, Intake
 
 pytestmark = pytest.mark.databases

@@ -12,10 +12,10 @@ from pynetdicom import AE
 from config.receiver import ReceiverSettings
 from scp_node.demo.phantoms import cr
 from scp_node.jobs import database
-from scp_node.jobs.database import instance
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.patience import Patience, WorkStoppedError, is_outage
 from scp_node.jobs.queues import Jobs
+from scp_node.jobs.tables import instance
 from scp_node.records import InstanceState
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver

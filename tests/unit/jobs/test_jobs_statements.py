@@ -11,10 +11,10 @@ from summaries import PREDICTION, analysed
 from config.destinations import DeliverySettings, FolderDestination
 from scp_node.jobs.analysis import AnalysisWork
 from scp_node.jobs.children import ChildPool
-from scp_node.jobs.database import delivery, instance
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.summary import to_json
+from scp_node.jobs.tables import delivery, instance
 from scp_node.records import DeliveryState, InstanceState, Intake
 
 _RESULTS = 5

@@ -18,12 +18,12 @@ from scp_node.jobs import database
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.analysis import AnalysisWork
 from scp_node.jobs.children import ChildPool
-from scp_node.jobs.database import delivered_object, delivery, instance
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.reconcile import Reconciler
 from scp_node.jobs.states import DeadLetterReason
 from scp_node.jobs.summary import Hopeless, NotEligible, NotNow, from_json, to_json
+from scp_node.jobs.tables import delivered_object, delivery, instance
 from scp_node.records import DeliveryState, InstanceState, Intake
 
 

@@ -10,8 +10,8 @@ from config.base import Priority
 from config.storage import SpoolSettings
 from scp_node.errors import BusyError
 from scp_node.jobs import database, order, queues, workflows
-from scp_node.jobs.database import instance
 from scp_node.jobs.intake import Filing
+from scp_node.jobs.tables import instance
 from scp_node.records import Intake
 
 

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 
 from config.storage import SpoolSettings
 from scp_node.errors import BusyError
-from scp_node.jobs import database
+from scp_node.jobs import database, tables
 from scp_node.jobs.chores import Chore, Chores
-from scp_node.jobs.database import conflict, delivery, instance, result, sent_uid, trace
 from scp_node.jobs.housekeeping import open_housekeeping, truncate_log
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.removing import Removal, Remover
 from scp_node.jobs.retention import Retention
+from scp_node.jobs.tables import conflict, delivery, instance, result, sent_uid, trace
 from scp_node.records import Intake
 
 DAY_S = 86400.0
@@ -317,7 +317,7 @@ def test_one_process_at_a_time_does_a_chore_and_its_turn_counts_for_all(engine):
     assert two.run_due() == {}
     assert runs == [1]
     with database.write(engine) as connection:
-        connection.execute(sa.update(database.chore).values(ended_at=0.0))
+        connection.execute(sa.update(tables.chore).values(ended_at=0.0))
     assert two.run_due() == {"slow": 7}
 
 
@@ -330,10 +330,10 @@ def test_a_chore_that_fails_keeps_no_other_from_its_turn_and_a_dead_holder_nobod
     assert made.run_due() == {"good": 1}
     with database.write(engine) as connection:
         values = {"holder": "dead", "ended_at": 0.0, "held_until": time.time() + 60}
-        connection.execute(sa.update(database.chore).values(**values))
+        connection.execute(sa.update(tables.chore).values(**values))
     assert made.run_due() == {}
     with database.write(engine) as connection:
-        connection.execute(sa.update(database.chore).values(held_until=time.time() - 1))
+        connection.execute(sa.update(tables.chore).values(held_until=time.time() - 1))
     assert made.run_due() == {"good": 1}
 
 

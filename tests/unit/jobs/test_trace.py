@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from scp_node.jobs import database, trace
-from scp_node.jobs.database import sent_uid, trace_seal
-from scp_node.jobs.database import trace as trace_table
 from scp_node.jobs.intake import Filing
+from scp_node.jobs.tables import sent_uid, trace_seal
+from scp_node.jobs.tables import trace as trace_table
 from scp_node.jobs.trace import Event
 from scp_node.records import Intake
 
