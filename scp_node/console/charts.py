@@ -6,7 +6,8 @@ from math import ceil, log10
 
 from markupsafe import Markup, escape
 
-from scp_node.jobs.statistics import Activity, Bucket, ModelStatistics
+from scp_node.jobs.findings import ModelStatistics
+from scp_node.jobs.statistics import Activity, Bucket
 
 _WIDTH, _NARROW, _HEIGHT = 640, 400, 160
 _LEFT, _BOTTOM, _TOP = 36, 22, 8

@@ -20,7 +20,8 @@ from scp_node.console.services import Services
 from scp_node.delivery.catalog import echo
 from scp_node.jobs import breaker, statistics, user_actions
 from scp_node.jobs.breaker import DestinationHealth
-from scp_node.jobs.statistics import Activity, Findings
+from scp_node.jobs.findings import Findings
+from scp_node.jobs.statistics import Activity
 from scp_node.jobs.user_actions import UserAction
 
 router = APIRouter(prefix="/api/v1", tags=["operations"])

@@ -15,7 +15,7 @@ from scp_node.console.access import Access, Visitor
 from scp_node.console.explorer import Explorer
 from scp_node.console.uploads import Uploads
 from scp_node.errors import DatabaseError
-from scp_node.jobs import statistics, user_actions
+from scp_node.jobs import findings, user_actions
 from scp_node.jobs.accession import Pseudonyms
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.intake import Filing
@@ -74,7 +74,7 @@ class Services:
         self._admin: Admin | None = None
         self._handlers: Handlers | None = None
         self._waiting = 0
-        self._findings: dict[int, tuple[float, statistics.Findings | None]] = {}
+        self._findings: dict[int, tuple[float, findings.Findings | None]] = {}
 
     def start(self) -> None:
         """Begin what runs in the background."""
@@ -135,13 +135,13 @@ class Services:
         with self.engine.connect() as connection:
             yield connection
 
-    def findings(self, days: int) -> statistics.Findings:
+    def findings(self, days: int) -> findings.Findings:
         """What the models said in the last days; at most a minute old, since every prediction is read for it."""
         with self._lock:
             read_at, found = self._findings.get(days, (0.0, None))
         if found is None or time.monotonic() - read_at >= _FINDINGS_S:
             with self.reading() as connection:
-                found = statistics.findings(connection, days=days, models=self.settings.analysis.models)
+                found = findings.findings(connection, days=days, models=self.settings.analysis.models)
             with self._lock:
                 self._findings = {**dict(list(self._findings.items())[-8:]), days: (time.monotonic(), found)}
         return found
