@@ -6,7 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from config.settings import NodeSettings
-from scp_node.jobs import trace
+from scp_node.jobs import sealing
 from scp_node.jobs.chores import Chore, Chores
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.retention import Retention
@@ -39,7 +39,7 @@ def open_housekeeping(engine: sa.Engine, jobs: Jobs, spool: Spool, settings: Nod
 def seal_all(engine: sa.Engine, stop: threading.Event) -> int:
     """Seal the trace piece by piece; return how many records were sealed."""
     sealed = 0
-    while not stop.is_set() and (some := trace.seal(engine)):
+    while not stop.is_set() and (some := sealing.seal(engine)):
         sealed += some
     return sealed
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from scp_node.jobs import rows, trace
+from scp_node.jobs import rows, sealing, trace
 from scp_node.jobs.access import Access
 from scp_node.jobs.records import ConflictRecord, InstanceDetail, InstanceFilter, InstancePage, InstanceRecord
+from scp_node.jobs.sealing import Verification
 from scp_node.jobs.tables import instance
-from scp_node.jobs.trace import TraceRecord, Verification
+from scp_node.jobs.trace import TraceRecord
 from scp_node.jobs.worklist import said
 from scp_node.records import InstanceState
 
@@ -110,9 +111,9 @@ class Reader(Access):
             return tuple(trace.history(connection, key))
 
     def verify(self, expected: Mapping[int, str] | None = None) -> Verification:
-        """Whether the trace is as it was written, see `trace.verify`."""
+        """Whether the trace is as it was written, see `sealing.verify`."""
         with self._engine.connect() as connection:
-            return trace.verify(connection, expected=expected)
+            return sealing.verify(connection, expected=expected)
 
     def _path(self, relative: str) -> Path:
         return self._settings.spool.folder / relative

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from scp_node.cli.main import main
-from scp_node.jobs import database, queues, tables, trace
+from scp_node.jobs import database, queues, sealing, tables, trace
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.trace import Event
 
@@ -89,7 +89,7 @@ def test_the_trace_is_shown_by_uid_and_number_for_people_and_programs(capsys):
 
 
 def test_verify_says_whether_the_trace_is_whole(engine, capsys):
-    trace.seal(engine)
+    sealing.seal(engine)
     capsys.readouterr()
     assert main(["audit", "verify", "--json"]) == 0
     (found,) = lines(capsys)

@@ -7,7 +7,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from scp_node.jobs import database, trace
+from scp_node.jobs import database, sealing, trace
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.tables import sent_uid, trace_seal
 from scp_node.jobs.tables import trace as trace_table
@@ -35,7 +35,7 @@ def _events(engine, key):
 
 def _verify(engine, **options):
     with engine.connect() as connection:
-        return trace.verify(connection, **options)
+        return sealing.verify(connection, **options)
 
 
 @pytest.mark.databases
@@ -69,10 +69,10 @@ def test_a_change_that_is_taken_back_leaves_no_record(filing, engine, jobs, rece
 
 
 def test_seals_hold_and_cover_every_record(engine):
-    assert trace.seal(engine) == 0
+    assert sealing.seal(engine) == 0
     for number in range(3):
         _write(engine, f"1.{number}", f"2.{number}")
-        assert trace.seal(engine) == 2
+        assert sealing.seal(engine) == 2
     _write(engine, "3")
     found = _verify(engine)
     assert (found.records, found.unsealed, found.last_seal, found.faults) == (7, 1, 3, ())
@@ -86,10 +86,10 @@ def test_records_that_are_committed_late_under_a_lower_number_are_sealed_too(eng
     with database.write(engine) as connection:
         row = connection.execute(sa.select(trace_table).where(trace_table.c.id == 2)).one()
         connection.execute(sa.delete(trace_table).where(trace_table.c.id == 2))
-    assert trace.seal(engine) == 2
+    assert sealing.seal(engine) == 2
     with database.write(engine) as connection:
         connection.execute(sa.insert(trace_table).values(**row._mapping))
-    assert trace.seal(engine) == 1
+    assert sealing.seal(engine) == 1
     assert _verify(engine).faults == ()
 
 
@@ -114,7 +114,7 @@ def test_records_that_are_committed_late_under_a_lower_number_are_sealed_too(eng
 def test_every_change_afterwards_shows(engine, change, fault):
     for number in range(3):
         _write(engine, f"1.{number}", f"2.{number}")
-        trace.seal(engine)
+        sealing.seal(engine)
     with database.write(engine) as connection:
         connection.exec_driver_sql(change)
     faults = _verify(engine).faults
@@ -124,7 +124,7 @@ def test_every_change_afterwards_shows(engine, change, fault):
 def test_a_trace_that_was_cut_off_or_written_anew_shows_by_a_seal_noted_elsewhere(engine):
     for number in range(3):
         _write(engine, f"1.{number}")
-        trace.seal(engine)
+        sealing.seal(engine)
     noted = {3: _verify(engine).digest}
     with database.write(engine) as connection:
         connection.exec_driver_sql("DELETE FROM trace WHERE seal = 3")
@@ -132,7 +132,7 @@ def test_a_trace_that_was_cut_off_or_written_anew_shows_by_a_seal_noted_elsewher
     assert _verify(engine).faults == ()
     assert _verify(engine, expected=noted).faults == ("seal 3 was noted and is missing",)
     _write(engine, "other")
-    trace.seal(engine)
+    sealing.seal(engine)
     (fault,) = _verify(engine, expected=noted).faults
     assert "not the one that was noted" in fault
 
@@ -141,7 +141,7 @@ def test_a_trace_that_was_cut_off_or_written_anew_shows_by_a_seal_noted_elsewher
 def test_two_that_seal_at_once_make_one_chain(engine):
     for number in range(4):
         _write(engine, *(f"{number}.{one}" for one in range(50)))
-        threads = [threading.Thread(target=trace.seal, args=(engine,)) for _ in range(4)]
+        threads = [threading.Thread(target=sealing.seal, args=(engine,)) for _ in range(4)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -159,7 +159,7 @@ def test_who_writes_waits_for_no_seal(engine):
         pytest.skip("one writer at a time")
     with database.exclusive(engine, trace_seal):
         _write(engine, "1.1")
-    assert trace.seal(engine) == 1
+    assert sealing.seal(engine) == 1
 
 
 def test_a_record_is_json_without_what_a_terminal_would_obey(engine):
