@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from config.audit import SyslogSettings
+from scp_node.audit.entries import Draft
 from scp_node.audit.forwarding import Forwarding
 from scp_node.audit.syslog import connect, frame
-from scp_node.audit.trail import Draft
 
 LIMIT_S = 30
 

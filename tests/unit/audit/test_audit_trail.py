@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from scp_node.audit.trail import NOTHING_BEFORE, AuditError, Draft, Trail, digest
+from scp_node.audit.entries import NOTHING_BEFORE, Draft, digest
+from scp_node.audit.trail import AuditError, Trail
 
 
 def drafts(*names, record=None):
@@ -132,7 +133,8 @@ def test_several_processes_write_one_trail(trail):
     code = """
 import sys
 from pathlib import Path
-from scp_node.audit.trail import Draft, Trail
+from scp_node.audit.entries import Draft
+from scp_node.audit.trail import Trail
 trail = Trail(Path(sys.argv[1]), maximum_file_bytes=4000, keep_files=99)
 for number in range(40):
     trail.append([Draft(at="", message=f"<AuditMessage>{sys.argv[2]}{number}</AuditMessage>")])
