@@ -14,7 +14,7 @@ from scp_node.cli.output import cell, console, moment, table, write_json
 if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
     from scp_node.delivery.records import EchoOutcome
-    from scp_node.jobs.breaker import DestinationHealth
+    from scp_node.jobs.health import DestinationHealth
 
 _STYLES = {"closed": "green", "half_open": "yellow", "open": "bold red"}
 _WORDS = {"closed": "up", "half_open": "on trial", "open": "down"}

@@ -18,9 +18,9 @@ from scp_node.console.reading import card_of, models_of
 from scp_node.console.requests import Administrator, AnyVisitor, OpenServices, Operator
 from scp_node.console.services import Services
 from scp_node.delivery.catalog import echo
-from scp_node.jobs import breaker, statistics, user_actions
-from scp_node.jobs.breaker import DestinationHealth
+from scp_node.jobs import health, statistics, user_actions
 from scp_node.jobs.findings import Findings
+from scp_node.jobs.health import DestinationHealth
 from scp_node.jobs.statistics import Activity
 from scp_node.jobs.user_actions import UserAction
 
@@ -141,7 +141,7 @@ def actions(
 def health_of(services: Services) -> list[DestinationHealth]:
     """How the configured destinations do, and others for which something waits."""
     with services.reading() as connection:
-        return breaker.health(connection, [one.name for one in services.settings.destinations])
+        return health.health(connection, [one.name for one in services.settings.destinations])
 
 
 def storage_of(services: Services) -> Storage:

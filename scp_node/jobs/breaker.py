@@ -9,8 +9,6 @@ instances in a row. One object that a destination chokes on does not speak for t
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from random import random as uniform
 from typing import Any
@@ -19,7 +17,7 @@ import sqlalchemy as sa
 
 from config.destinations import DeliverySettings
 from scp_node.jobs import database
-from scp_node.jobs.states import PENDING, wants_contact
+from scp_node.jobs.states import wants_contact
 from scp_node.jobs.tables import breaker, delivery
 
 _TRIAL_S = 300.0
@@ -38,51 +36,6 @@ class BreakerState(StrEnum):
     """They are not: it is down, and asked now and then."""
     HALF_OPEN = "half_open"
     """It answered; one delivery is on trial."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationHealth:
-    """How a destination does, for command line and console.
-
-    Parameters
-    ----------
-    since
-        When it came into this state; None: nothing has ever failed.
-    failures
-        In a row, without anything that got through.
-    last_error
-        One sentence; kept after it came back.
-    waiting
-        Deliveries that are not final.
-    oldest_waiting_at
-        When the oldest of these was first attempted, or last changed before that.
-    next_probe_at
-        When it is asked next whether it is back; None while closed.
-    """
-
-    name: str
-    state: BreakerState
-    since: datetime | None
-    failures: int
-    last_error: str
-    last_error_at: datetime | None
-    waiting: int
-    oldest_waiting_at: datetime | None
-    next_probe_at: datetime | None
-
-    def as_json(self) -> dict[str, object]:
-        """The fields of ``scp-node destinations --json``."""
-        return {
-            "name": self.name,
-            "state": self.state.value,
-            "since": _text(self.since),
-            "failures": self.failures,
-            "last_error": self.last_error,
-            "last_error_at": _text(self.last_error_at),
-            "waiting": self.waiting,
-            "oldest_waiting_at": _text(self.oldest_waiting_at),
-            "next_probe_at": _text(self.next_probe_at),
-        }
 
 
 class Breakers:
@@ -272,37 +225,6 @@ class Breakers:
         return row
 
 
-def health(connection: sa.Connection, names: Sequence[str]) -> list[DestinationHealth]:
-    """How destinations do: the configured ones in their order, then others for which deliveries wait."""
-    rows = {row.destination: row for row in connection.execute(sa.select(breaker))}
-    oldest = sa.func.min(sa.func.coalesce(delivery.c.first_attempt_at, delivery.c.updated_at))
-    waiting = {
-        row.destination: row
-        for row in connection.execute(
-            sa.select(delivery.c.destination, sa.func.count().label("number"), oldest.label("oldest"))
-            .where(delivery.c.state.in_(PENDING))
-            .group_by(delivery.c.destination)
-        )
-    }
-    found: list[DestinationHealth] = []
-    for name in [*names, *sorted(set(waiting) - set(names))]:
-        row, pending = rows.get(name), waiting.get(name)
-        found.append(
-            DestinationHealth(
-                name=name,
-                state=BreakerState.CLOSED if row is None else BreakerState(row.state),
-                since=None if row is None else _time(row.since),
-                failures=0 if row is None else row.failures,
-                last_error="" if row is None else row.last_error,
-                last_error_at=None if row is None else _time(row.last_error_at),
-                waiting=0 if pending is None else int(pending.number),
-                oldest_waiting_at=None if pending is None else _time(pending.oldest),
-                next_probe_at=None if row is None else _time(row.next_probe_at),
-            )
-        )
-    return found
-
-
 def _lets_through(row: sa.Row[Any], instance_id: int) -> bool:
     if row.state == BreakerState.HALF_OPEN:
         return bool(row.trial_instance_id == instance_id)
@@ -327,11 +249,3 @@ _DUE = (
 
 def _change(connection: sa.Connection, name: str, values: dict[str, Any]) -> None:
     connection.execute(sa.update(breaker).where(breaker.c.destination == name).values(**values))
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

@@ -3,7 +3,8 @@
 from scp_node.jobs import database, user_actions
 from scp_node.jobs.access import Access
 from scp_node.jobs.acting import system_user
-from scp_node.jobs.breaker import Breakers, DestinationHealth, health
+from scp_node.jobs.breaker import Breakers
+from scp_node.jobs.health import DestinationHealth, health
 
 
 class Overview(Access):

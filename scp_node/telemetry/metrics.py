@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 
 from config.settings import NodeSettings
 from scp_node.errors import DatabaseError
-from scp_node.jobs import breaker, refusals, statistics
+from scp_node.jobs import health, refusals, statistics
 from scp_node.jobs.breaker import BreakerState
 from scp_node.jobs.readiness import readiness
 from scp_node.jobs.tables import delivery, instance, trace
@@ -151,7 +151,7 @@ class NodeCollector(Collector):
             "scp_node_destination_oldest_seconds", "How long the oldest of these has waited.", labels=["destination"]
         )
         now = time.time()
-        for one in breaker.health(connection, [each.name for each in self._settings.destinations]):
+        for one in health.health(connection, [each.name for each in self._settings.destinations]):
             up.add_metric([one.name], float(one.state is BreakerState.CLOSED))
             backlog.add_metric([one.name], one.waiting)
             age = 0.0 if one.oldest_waiting_at is None else max(0.0, now - one.oldest_waiting_at.timestamp())

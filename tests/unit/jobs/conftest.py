@@ -18,9 +18,9 @@ from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 from config.base import Priority
 from config.destinations import DeliverySettings
 from scp_node.jobs import database, deliveries, queues
-from scp_node.jobs.breaker import health
 from scp_node.jobs.database import open_engine
 from scp_node.jobs.delivering import DeliveryWork
+from scp_node.jobs.health import health
 from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.probing import Probing

@@ -16,7 +16,8 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from config.destinations import DeliverySettings, DicomDestination
 from scp_node.demo.pacs import StandInPacs
 from scp_node.jobs import workflows
-from scp_node.jobs.breaker import BreakerState, health
+from scp_node.jobs.breaker import BreakerState
+from scp_node.jobs.health import health
 from scp_node.jobs.probing import Probing
 from scp_node.jobs.tables import delivered_object, delivery
 from scp_node.records import DeliveryState, Verdict
