@@ -1,11 +1,10 @@
 """How many child processes and threads the cores of a machine allow; imports nothing that is heavy."""
 
 import os
-from pathlib import Path
 
 from config.analysis import AnalysisSettings
+from inference.runtime.devices import may_use_cuda
 
-_CUDA_DRIVER = Path("/dev/nvidiactl")
 _CUDA_BATCH = 16
 _MOST_PROCESSES = 8
 """Without being asked for more: each takes 0.7 GB with an 18 MB radiograph."""
@@ -19,7 +18,7 @@ def batch_size(settings: AnalysisSettings) -> int:
 
     Where the processor runs the models nothing is gained (docs/performance.md), a CUDA device lives on it.
     """
-    return settings.batch_size or (_CUDA_BATCH if _expects_cuda(settings) else 1)
+    return settings.batch_size or (_CUDA_BATCH if may_use_cuda(settings) else 1)
 
 
 def threads_for_models(settings: AnalysisSettings) -> int:
@@ -47,15 +46,10 @@ def processes(settings: AnalysisSettings) -> int:
     """
     if settings.processes:
         return settings.processes
-    if batch_size(settings) == 1 and _expects_cuda(settings):
+    if batch_size(settings) == 1 and may_use_cuda(settings):
         return 1
     cores = _cores()
     return min(_MOST_PROCESSES, max(min(2, cores), cores // 2))
-
-
-def _expects_cuda(settings: AnalysisSettings) -> bool:
-    is_there = settings.device == "auto" and settings.runtime != "openvino" and _CUDA_DRIVER.exists()
-    return settings.device == "cuda" or is_there
 
 
 def _cores() -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from inference.errors import DeviceError
 from inference.models.checkpoint import Manifest
-from inference.runtime.devices import cuda_is_there
+from inference.runtime.devices import cuda_is_there, torch_is_for_cuda
 
 _log = logging.getLogger(__name__)
 
@@ -94,13 +94,24 @@ def _openvino(folder: Path, manifest: Manifest, placement: Placement) -> Runtime
     return OpenvinoRuntime(folder, manifest, placement)
 
 
+def _torch_finds_cuda() -> bool:
+    if not (torch_is_for_cuda() and cuda_is_there()):
+        return False
+    from inference.runtime.torch_runtime import find_device
+
+    if find_device("auto").type == "cuda":
+        return True
+    _log.warning("there is a CUDA device that PyTorch cannot use (its driver may be too old): the CPU runs the models")
+    return False
+
+
 def _auto(folder: Path, manifest: Manifest, placement: Placement) -> Runtime:
     """PyTorch on a CUDA device where there is one; else OpenVINO, and PyTorch for what OpenVINO cannot run."""
     from inference.runtime.compiled import ConversionError
 
     if placement.precision == "float16":
         return _torch(folder, manifest, placement)
-    on_cuda = placement.device == "cuda" or (placement.device == "auto" and cuda_is_there())
+    on_cuda = placement.device == "cuda" or (placement.device == "auto" and _torch_finds_cuda())
     if on_cuda or importlib.util.find_spec("openvino") is None:
         return _torch(folder, manifest, placement)
     try:

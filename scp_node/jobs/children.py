@@ -14,10 +14,10 @@ from typing import Any
 import structlog
 
 from config.analysis import AnalysisSettings
+from inference.runtime.devices import may_use_cuda
 from scp_node.errors import NodeError
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
 from scp_node.jobs.child_process import Child, GoneError
-from scp_node.security.confinement import may_use_cuda
 
 log = structlog.get_logger(__name__)
 
@@ -31,8 +31,11 @@ _DEATHS_THAT_TELL = 3
 def writable_by_children(
     settings: AnalysisSettings, *folders: Path, run_models: bool = True
 ) -> tuple[Path, ...] | None:
-    """Return these folders, for a pool whose children are to be confined; None for one whose are not."""
-    is_free = run_models and may_use_cuda(settings.device)
+    """Return these folders, for a pool whose children are to be confined; None for one whose are not.
+
+    The driver of a CUDA device needs more than a confined process has.
+    """
+    is_free = run_models and may_use_cuda(settings)
     return folders if settings.confine_children and not is_free else None
 
 

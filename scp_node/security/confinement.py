@@ -143,17 +143,6 @@ def confine(writable: Sequence[Path]) -> tuple[str, ...]:
     return tuple(filter(None, missing))
 
 
-def may_use_cuda(device: str) -> bool:
-    """Whether a process may come to use CUDA, by the setting `analysis.device`: the driver needs more than is left."""
-    if device == "cpu":
-        return False
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
 def _confine_files(kernel: ctypes.CDLL, writable: Sequence[Path]) -> str:
     version = kernel.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _CREATE_RULESET_VERSION)
     if version < _LEAST_ABI:

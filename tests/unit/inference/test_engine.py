@@ -310,12 +310,10 @@ def test_children_and_batches_by_cores_and_device_unless_configured(monkeypatch,
     assert processes(settings.model_copy(update={"processes": 3})) == 3
 
 
-def test_batches_are_made_where_a_cuda_driver_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(cores, "_CUDA_DRIVER", tmp_path / "nvidiactl")
-    assert batch_size(AnalysisSettings()) == 1
-    (tmp_path / "nvidiactl").touch()
+def test_batches_are_made_where_cuda_may_be_used(monkeypatch):
+    monkeypatch.setattr(cores, "may_use_cuda", lambda settings: settings.device == "auto")
     assert batch_size(AnalysisSettings()) == 16
-    assert batch_size(AnalysisSettings(device="cpu")) == batch_size(AnalysisSettings(runtime="openvino")) == 1
+    assert batch_size(AnalysisSettings(device="cpu")) == 1
 
 
 def test_the_clock_is_handed_in(random_checkpoints, png):

@@ -10,7 +10,6 @@ import pytest
 from config.analysis import AnalysisSettings
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError
 from scp_node.jobs.children import ChildPool, writable_by_children
-from scp_node.security import confinement
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="confinement is for Linux"
@@ -133,4 +132,5 @@ def test_the_setting_and_cuda_decide():
     folder = Path("/spool")
     assert writable_by_children(AnalysisSettings(device="cpu"), folder) == (folder,)
     assert writable_by_children(AnalysisSettings(device="cpu", confine_children=False), folder) is None
-    assert not confinement.may_use_cuda("cpu")
+    assert writable_by_children(AnalysisSettings(device="cuda"), folder) is None
+    assert writable_by_children(AnalysisSettings(device="cuda"), folder, run_models=False) == (folder,)

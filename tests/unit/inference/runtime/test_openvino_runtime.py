@@ -144,7 +144,7 @@ def test_altered_weights_are_refused_although_a_compiled_model_is_there(random_c
         RUNTIMES["auto"](folder, manifest, placement)
 
 
-def test_devices(random_checkpoints, placement, monkeypatch):
+def test_devices(random_checkpoints, placement, monkeypatch, caplog):
     folder = random_checkpoints / "resnet18"
     manifest = read_manifest(folder)
     cuda = Placement(device="cuda", threads=1, cache=placement.cache)
@@ -153,8 +153,18 @@ def test_devices(random_checkpoints, placement, monkeypatch):
     assert RUNTIMES["auto"](folder, manifest, placement).name == "openvino float32"
     opened = []
     monkeypatch.setitem(vars(catalog), "_torch", lambda *_: opened.append("torch"))
+    auto = Placement(device="auto", threads=1, cache=placement.cache)
     monkeypatch.setattr(catalog, "cuda_is_there", lambda: True)
-    RUNTIMES["auto"](folder, manifest, Placement(device="auto", threads=1, cache=placement.cache))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    RUNTIMES["auto"](folder, manifest, auto)
+    assert opened == ["torch"]
+    # A device that PyTorch cannot use is none: no PyTorch, a build for CPUs, a driver that is too old for it.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert RUNTIMES["auto"](folder, manifest, auto).name == "openvino float32"
+    assert "PyTorch cannot use" in caplog.text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(catalog, "torch_is_for_cuda", lambda: False)
+    assert RUNTIMES["auto"](folder, manifest, auto).name == "openvino float32"
     assert opened == ["torch"]
 
 
