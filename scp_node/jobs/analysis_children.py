@@ -4,11 +4,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from config.analysis import AnalysisSettings
 from config.settings import NodeSettings
 from inference.cores import batch_size
+from inference.runtime.devices import may_use_cuda
 from scp_node.jobs import allocator
 from scp_node.jobs.batching import Batches, Message
-from scp_node.jobs.children import ChildPool, writable_by_children
+from scp_node.jobs.children import ChildPool
 
 _STOP_S = 1.0
 """For the models to end, when nobody is left who asks them."""
@@ -91,6 +93,17 @@ class AnalysisChildren:
     def _pools(self) -> tuple[ChildPool, ...]:
         # The models first: when they cannot be loaded, that is what is to be told.
         return (self.pool,) if self._models is None else (self._models, self.pool)
+
+
+def writable_by_children(
+    settings: AnalysisSettings, *folders: Path, run_models: bool = True
+) -> tuple[Path, ...] | None:
+    """Return these folders, for a pool whose children are to be confined; None for one whose are not.
+
+    The driver of a CUDA device needs more than a confined process has.
+    """
+    is_free = run_models and may_use_cuda(settings)
+    return folders if settings.confine_children and not is_free else None
 
 
 def batches_for(models: ChildPool, size: int) -> Batches:

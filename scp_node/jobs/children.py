@@ -4,7 +4,6 @@ Not `concurrent.futures.ProcessPoolExecutor`: there one process that dies breaks
 """
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,10 +12,9 @@ from typing import Any
 
 import structlog
 
-from config.analysis import AnalysisSettings
-from inference.runtime.devices import may_use_cuda
 from scp_node.errors import NodeError
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
+from scp_node.jobs.child_loading import Loading
 from scp_node.jobs.child_process import Child, GoneError
 
 log = structlog.get_logger(__name__)
@@ -26,17 +24,6 @@ _LOOK_S = 0.5
 _SLOWEST_RESTART_S = 60.0
 _DEATHS_THAT_TELL = 3
 """Children that die while loading, one after the other, before the models are to blame: one may have been killed."""
-
-
-def writable_by_children(
-    settings: AnalysisSettings, *folders: Path, run_models: bool = True
-) -> tuple[Path, ...] | None:
-    """Return these folders, for a pool whose children are to be confined; None for one whose are not.
-
-    The driver of a CUDA device needs more than a confined process has.
-    """
-    is_free = run_models and may_use_cuda(settings)
-    return folders if settings.confine_children and not is_free else None
 
 
 Answers = Callable[[dict[str, Any]], dict[str, Any]]
@@ -85,17 +72,19 @@ class ChildPool:
     ) -> None:
         self._answers = answers
         self._ends_failed = ends_failed
-        self._factory = factory
-        self._arguments = arguments
-        self._memory_limit_bytes = memory_limit_bytes
-        self._writable = writable
-        self._preparing = threading.Lock()
-        self._is_prepared = False
+        self._loading = Loading(
+            factory,
+            arguments,
+            memory_limit_bytes=memory_limit_bytes,
+            limit_s=start_limit_s,
+            environment=environment or {},
+            writable=writable,
+            may_ask=answers is not None,
+            is_stopping=lambda: self._stopping,
+        )
         self._told_missing = False
         self._count = count
         self._time_limit_s = time_limit_s
-        self._start_limit_s = start_limit_s
-        self._environment = dict(environment or {})
         self._changed = threading.Condition()
         self._idle: list[Child] = []
         self._busy: set[Child] = set()
@@ -274,63 +263,36 @@ class ChildPool:
             log.warning("child ended", pid=child.process.pid, how=child.end())
 
     def _start_one(self) -> None:
-        child = Child(self._environment)
+        child = self._loading.start()
         with self._changed:
             self._starting += 1
         loader = threading.Thread(target=self._load, args=(child,), name="child-loader", daemon=True)
         self._loaders = [one for one in self._loaders if one.is_alive()] + [loader]
         loader.start()
 
-    def _first(self, child: Child, *, is_preparing: bool = False) -> dict[str, Any]:
-        """What a child is told first."""
-        arguments, writable = self._arguments, None
-        if self._writable is not None:
-            arguments = arguments | {"may_compile": is_preparing or self._is_prepared}
-            if not is_preparing:
-                writable = [str(folder) for folder in (*self._writable, child.temporary)]
-        return {
-            "factory": self._factory,
-            "arguments": arguments,
-            "memory_limit_bytes": self._memory_limit_bytes,
-            "path": sys.path,
-            "writable": writable,
-            "may_ask": self._answers is not None,
-        }
-
     def _load(self, child: Child) -> None:
         started = time.monotonic()
-        broken: str | None = None
-        message: dict[str, Any] = {}
-        is_telling = True
-        try:
-            child.send(self._first(child))
-            message = self._wait_loaded(child, started)
-            broken = self._prepare() if "unprepared" in message else message.get("broken")
-        except GoneError:
-            broken = f"the child process ended while loading: {child.how_it_ended()}"
-            is_telling = self._failures + 1 >= _DEATHS_THAT_TELL
-        except TimeoutError:
-            broken = f"loading took longer than {self._start_limit_s:g} s"
-        is_loaded = "ready" in message and not self._stopping
+        found = self._loading.load(child)
+        is_loaded = found.is_ready and not self._stopping
         if is_loaded:
             # Before anybody gets it: who has been served may end the program's output.
-            self._tell_ready(child, message["missing"], time.monotonic() - started)
+            self._tell_ready(child, found.missing, time.monotonic() - started)
         else:
             child.end()
         with self._changed:
-            if is_telling and not self._stopping and (is_loaded or broken is not None):
-                self._broken = broken
+            is_telling = not found.is_death or self._failures + 1 >= _DEATHS_THAT_TELL
+            if is_telling and not self._stopping and (is_loaded or found.broken is not None):
+                self._broken = found.broken
             if is_loaded:
                 self._loaded_once = True
                 self._failures = 0
                 self._starting -= 1
-                self._is_prepared = False
                 self._idle.append(child)
             self._changed.notify_all()
         if is_loaded:
             return
-        if broken is not None:
-            self._pause(broken)
+        if found.broken is not None:
+            self._pause(found.broken)
         with self._changed:
             # Until here the slot was taken: nothing else would be started in its place.
             self._starting -= 1
@@ -350,30 +312,3 @@ class ChildPool:
             log.error("child cannot load", detail=broken, again_in_s=pause_s)
         with self._changed:
             self._changed.wait_for(lambda: self._stopping, pause_s)
-
-    def _prepare(self) -> str | None:
-        """Have a child that is not confined load, and compile what there is to be; why it cannot, or None."""
-        with self._preparing:
-            if self._is_prepared:  # while this thread waited
-                return None
-            log.info("models are compiled first")
-            child, started = Child(self._environment), time.monotonic()
-            try:
-                child.send(self._first(child, is_preparing=True))
-                broken = self._wait_loaded(child, started).get("broken")
-            except GoneError:
-                broken = f"the child process ended while compiling: {child.how_it_ended()}"
-            finally:
-                child.end()
-            self._is_prepared = broken is None
-            return broken
-
-    def _wait_loaded(self, child: Child, started: float) -> dict[str, Any]:
-        while True:
-            try:
-                return child.receive(_LOOK_S)
-            except TimeoutError:
-                if self._stopping:
-                    return {}
-                if time.monotonic() - started > self._start_limit_s:
-                    raise

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from config.analysis import AnalysisSettings
+from scp_node.jobs.analysis_children import writable_by_children
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError
-from scp_node.jobs.children import ChildPool, writable_by_children
+from scp_node.jobs.children import ChildPool
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"), reason="confinement is for Linux"
