@@ -16,6 +16,9 @@ class EligibilitySettings(Section):
         True, description="Not eligible: Body Part Examined, anatomy or protocol names another body part."
     )
     require_frontal: bool = Field(True, description="Not eligible: View Position or View Code says lateral or oblique.")
+    require_upright: bool = Field(
+        True, description="Not eligible: Patient Orientation says that the picture lies on its side or upside down."
+    )
     refuse_for_processing: bool = Field(
         True, description="Not eligible: raw detector data. When off: best effort by log and percentiles."
     )

@@ -56,6 +56,8 @@ class Reason(StrEnum):
     """Body part or view says that this is no chest."""
     LATERAL = "lateral"
     """Lateral or oblique view; the models know frontal views."""
+    NOT_UPRIGHT = "not_upright"
+    """Stored on its side or upside down; the models know upright views."""
     FOR_PROCESSING = "for_processing"
     """Raw detector data (Presentation Intent Type FOR PROCESSING)."""
     OWN_RESULT = "own_result"

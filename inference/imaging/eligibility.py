@@ -87,7 +87,8 @@ def check(header: SourceHeader, settings: EligibilitySettings) -> Ineligibility 
     Returns
     -------
     Ineligibility or None
-        The first reason in the order class, intent, pixels, body part, view; None when the instance is to be judged.
+        The first reason in the order class, intent, pixels, body part, view, orientation; None when the instance is to
+        be judged.
     """
     dataset = header.dataset if header.dataset is not None else Dataset()
     problem = None if header.dataset is None else _technical(header, dataset, settings)
@@ -103,6 +104,8 @@ def check(header: SourceHeader, settings: EligibilitySettings) -> Ineligibility 
         view is _Answer.NO or (view is _Answer.UNKNOWN and not settings.accept_unknown_view)
     ):
         return Ineligibility(reason=Reason.LATERAL, detail=detail)
+    if settings.require_upright and _is_turned(dataset):
+        return Ineligibility(reason=Reason.NOT_UPRIGHT, detail=f"{_orientation_in_words(dataset)}: not stored upright")
     return None
 
 
@@ -115,6 +118,11 @@ def notes(header: SourceHeader, settings: EligibilitySettings) -> tuple[str, ...
             result.append(f"{detail}: accepted")
         elif answer is _Answer.NO:
             result.append(f"{detail}: judged because the configuration says so")
+    if _is_turned(dataset):
+        detail = "not stored upright, judged because the configuration says so"
+        result.append(f"{_orientation_in_words(dataset)}: {detail}")
+    elif _directions(dataset) == ("R", "F"):
+        result.append(f"{_orientation_in_words(dataset)}: stored as a mirror image")
     if is_for_processing(dataset) and not settings.refuse_for_processing:
         result.append(
             "Presentation Intent Type (0008,0068) is FOR PROCESSING: judged because the configuration says so"
@@ -177,10 +185,24 @@ def _view_in_free_text(text: str) -> _Answer:
 
 def _orientation(dataset: Dataset) -> _Answer:
     """Judge Patient Orientation (0020,0020), PS3.3 C.7.6.1.1.1: rows and columns of a frontal view run L-R and H-F."""
-    directions = {value[:1] for value in words(dataset, "PatientOrientation")}
+    directions = set(_directions(dataset))
     if directions & {"A", "P"}:
         return _Answer.NO
     return _Answer.YES if directions & {"L", "R"} and directions & {"H", "F"} else _Answer.UNKNOWN
+
+
+def _directions(dataset: Dataset) -> tuple[str, ...]:
+    """Where rows and columns run to, the main direction of each."""
+    return tuple(value[:1] for value in words(dataset, "PatientOrientation"))
+
+
+def _is_turned(dataset: Dataset) -> bool:
+    """Whether a frontal view is stored on its side or upside down: upright, columns run to the feet."""
+    return _orientation(dataset) is _Answer.YES and _directions(dataset)[1:] != ("F",)
+
+
+def _orientation_in_words(dataset: Dataset) -> str:
+    return f"Patient Orientation (0020,0020) is {quote('/'.join(words(dataset, 'PatientOrientation')))}"
 
 
 def _decide(evidence: list[tuple[_Answer, str]], unknown: str) -> tuple[_Answer, str]:
@@ -219,10 +241,7 @@ def _is_frontal(dataset: Dataset) -> tuple[_Answer, str]:
     position = word(dataset, "ViewPosition")
     evidence = [
         (_view(position), f"View Position (0018,5101) is {quote(position)}"),
-        (
-            _orientation(dataset),
-            f"Patient Orientation (0020,0020) is {quote('/'.join(words(dataset, 'PatientOrientation')))}",
-        ),
+        (_orientation(dataset), _orientation_in_words(dataset)),
     ]
     for code in codes(dataset, "ViewCodeSequence"):
         if code.value in FRONTAL_CODES:

@@ -69,6 +69,8 @@ def _attributes() -> Iterator[Case]:
         ("an oblique view", "lateral", {"ViewPosition": "RAO"}),
         ("a decubitus view", "lateral", {"ViewPosition": "LLD"}),
         ("a lateral orientation", "lateral", {"PatientOrientation": ["A", "F"], "ViewPosition": None}),
+        ("upside down", "not_upright", {"PatientOrientation": ["R", "H"]}),
+        ("on its side", "not_upright", {"PatientOrientation": ["F", "R"]}),
         ("a hand", "not_chest", {"BodyPartExamined": "HAND"}),
         ("a knee", "not_chest", {"BodyPartExamined": "KNEE"}),
         ("an abdomen", "not_chest", {"BodyPartExamined": "ABDOMEN"}),

@@ -230,14 +230,35 @@ def test_view_code(code, judged):
         (["A", "F"], Reason.LATERAL),
         (["P", "FA"], Reason.LATERAL),
         (["L", "F"], None),
-        (["R", "H"], None),
-        (["F", "R"], None),
+        (["LH", "FL"], None),
+        (["R", "H"], Reason.NOT_UPRIGHT),
+        (["L", "H"], Reason.NOT_UPRIGHT),
+        (["F", "R"], Reason.NOT_UPRIGHT),
+        (["H", "L"], Reason.NOT_UPRIGHT),
+        (["L"], None),
+        (["H", ""], None),
     ],
 )
 def test_patient_orientation(orientation, expected):
-    subject = small(ViewPosition=None, PatientOrientation=orientation)
+    subject = small(ViewPosition="PA", PatientOrientation=orientation)
     assert reason(subject) is expected
     assert bool(notes(subject, DEFAULT)) == (expected is not None)
+
+
+def test_what_is_not_stored_upright_is_judged_where_that_is_configured():
+    settings = EligibilitySettings(require_upright=False)
+    subject = small(ViewPosition="PA", PatientOrientation=["R", "H"])
+    assert check(subject, settings) is None
+    [note] = notes(subject, settings)
+    assert note == (
+        "Patient Orientation (0020,0020) is 'R/H': not stored upright, judged because the configuration says so"
+    )
+
+
+def test_a_mirror_image_is_judged_and_noted():
+    subject = small(ViewPosition="PA", PatientOrientation=["R", "F"])
+    assert check(subject, DEFAULT) is None
+    assert notes(subject, DEFAULT) == ("Patient Orientation (0020,0020) is 'R/F': stored as a mirror image",)
 
 
 def test_an_unknown_view_is_judged_and_noted_unless_forbidden():
