@@ -50,6 +50,12 @@ def number(dataset: Dataset, keyword: str, index: int = 0) -> float | None:
     return result if math.isfinite(result) and abs(result) <= _LARGEST_NUMBER else None
 
 
+def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
+    """Return all values as finite numbers of sensible size; none when one of them is no such number."""
+    found = [number(dataset, keyword, index) for index in range(len(_values(dataset, keyword)))]
+    return () if None in found else tuple(one for one in found if one is not None)
+
+
 def is_present(dataset: Dataset, keyword: str) -> bool:
     """Return whether the attribute is there with a value that is not empty, or with an item."""
     return any(isinstance(value, Dataset) or str(value).strip() for value in _values(dataset, keyword))

@@ -20,11 +20,14 @@ class LookupTable:
         (n,) float64.
     maximum
         Largest value that the entries may have, from their bit depth.
+    bits_in_use
+        Bits of the entries where that is two fewer at least than the descriptor states; None where it is right.
     """
 
     first: int
     entries: NDArray[np.float64]
     maximum: float
+    bits_in_use: int | None = None
 
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Look values up; they are rounded to integers, as the table has no entries between."""
@@ -57,10 +60,17 @@ def read_table(item: Dataset, *, is_little_endian: bool, first_is_signed: bool) 
     first &= 0xFFFF
     if first_is_signed and first > 0x7FFF:
         first -= 1 << 16
-    # Writers exist that state fewer bits than they use: what is there counts.
-    largest = float(data.max())
-    declared = float(2 ** (bits & 0xFFFF) - 1) if 1 <= bits & 0xFFFF <= 16 else 0.0
-    return LookupTable(first=first, entries=data.astype(np.float64), maximum=max(declared, largest, 1.0))
+    # Writers exist that state fewer bits than they use, and such as state 16 for entries of 12: what is there counts.
+    largest = int(data.max())
+    stated, used = bits & 0xFFFF, max(largest.bit_length(), 1)
+    is_overstated = 8 <= used <= stated - 2 <= 14
+    declared = 2 ** (used if is_overstated else stated) - 1 if 1 <= stated <= 16 else 0
+    return LookupTable(
+        first=first,
+        entries=data.astype(np.float64),
+        maximum=float(max(declared, largest, 1)),
+        bits_in_use=used if is_overstated else None,
+    )
 
 
 def _entries(data: Any, count: int, bits: int, *, is_little_endian: bool) -> NDArray[Any]:  # noqa: ANN401 - US, SS or OW

@@ -1,6 +1,7 @@
 """Stored values to display values in the order of PS3.4 N.2, by one table over all stored values; decodes nothing.
 
-Modality LUT or rescale, then VOI, then polarity, then 8 bits; padding is black whatever the polarity.
+Modality LUT or rescale, then VOI, then polarity, then 8 bits; padding and what a shutter hides are black whatever the
+polarity.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from config.analysis import Polarity
 from inference.imaging.attributes import integer, word
 from inference.imaging.modality_lut import is_hu, modality_values, rescale
 from inference.imaging.polarity import is_inverted
+from inference.imaging.shutter import Visible, visible_part
 from inference.imaging.windowing import (
     LUNG_CENTER_HU,
     LUNG_WIDTH_HU,
@@ -29,6 +31,9 @@ from inference.records import ChestImage, RenderRule, SourceImage, Window, Windo
 _SATURATED = 0.995
 """Share of pixels at one end of the window beyond which the window is not meant for this picture."""
 _SEED_SATURATED = 0.95
+_OUTSIDE_LUNG_WINDOW = 0.5
+"""Share of pixels outside the lung window beyond which values that are said to be in HU are none: a radiograph has no
+more than 45 % of its pixels black or white (`eligibility.check_quality`)."""
 _COUNTED_AT_ONCE = 1 << 23
 _IMAGE_WITHOUT_HEADER = Dataset()
 
@@ -56,7 +61,7 @@ def render(image: SourceImage, rule: RenderRule, polarity: Polarity = Polarity.A
     ----------
     rule
         ``AUTO``: lung window where values are in HU, the image's own VOI otherwise; ``DISPLAY``: own VOI always;
-        ``SEED``: lung window always, no VOI, no polarity, no padding.
+        ``SEED``: lung window always, no VOI, no polarity, no padding, no shutter.
     polarity
         Which attribute decides whether low values are white.
 
@@ -70,18 +75,30 @@ def render(image: SourceImage, rule: RenderRule, polarity: Polarity = Polarity.A
         dataset = _IMAGE_WITHOUT_HEADER  # grey stored as colour has no rescale, window or polarity (PS3.3 C.7.6.3.1.2)
     # Legal stored values in the order of their bit patterns, so that a pattern is an index.
     stored = _all_stored_values(image)
-    counts = _histogram(image)
+    visible: Visible | None = None
+    notes: tuple[str, ...] = ()
     if rule is RenderRule.SEED:
-        table = _seed_table(dataset, stored, counts)
+        table = _seed_table(dataset, stored, _histogram(image))
     else:
-        table = _display_table(image, dataset, stored, counts, rule=rule, polarity=polarity)
+        visible, notes = visible_part(dataset, *image.stored_values.shape)
+        table = _display_table(image, dataset, stored, _histogram(image, visible), rule=rule, polarity=polarity)
+    shown = _apply(table.levels, image.stored_values)
     return ChestImage(
-        display_values=_apply(table.levels, image.stored_values),
+        display_values=shown if visible is None else shown & visible,
         rule=rule,
         window=table.window,
         is_inverted=table.is_inverted,
-        notes=table.notes,
+        notes=(*table.notes, *notes, *_undrawn(dataset)),
     )
+
+
+def _undrawn(dataset: Dataset) -> tuple[str, ...]:
+    """Say that there are overlay graphics (PS3.3 C.9.2): a mark of the side may be among them."""
+    for group in range(0x6000, 0x6020, 2):
+        kind, graphics = dataset.get((group, 0x0040)), dataset.get((group, 0x3000))
+        if graphics is not None and graphics.value and (kind is None or kind.value == "G"):
+            return (f"Overlay Data ({group:04X},3000) are graphics that results do not show",)
+    return ()
 
 
 def _patterns(stored_values: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -101,15 +118,16 @@ def _all_stored_values(image: SourceImage) -> NDArray[np.float64]:
     return np.clip(values, low, high).astype(np.float64)
 
 
-def _histogram(image: SourceImage) -> NDArray[np.int64]:
-    """Return (n,) int64: how many pixels have each bit pattern."""
+def _histogram(image: SourceImage, visible: Visible | None = None) -> NDArray[np.int64]:
+    """Return (n,) int64: how many pixels, or of those that are visible, have each bit pattern."""
     size = 256 if image.stored_values.dtype.itemsize == 1 else 65536
     patterns = _patterns(image.stored_values)
     counts = np.zeros(size, dtype=np.int64)
     # OpenCV counts in float32, which is exact up to 2**24: no more pixels at once than fit into one bin.
     rows = max(1, _COUNTED_AT_ONCE // patterns.shape[1])
     for top in range(0, len(patterns), rows):
-        counted = cv2.calcHist([patterns[top : top + rows]], [0], None, [size], [0, size])
+        mask = None if visible is None else visible[top : top + rows]
+        counted = cv2.calcHist([patterns[top : top + rows]], [0], mask, [size], [0, size])
         counts += counted.ravel().astype(np.int64)
     return counts
 
@@ -179,11 +197,15 @@ def _display_table(
     values = transformed.values
     if rule is RenderRule.AUTO and is_hu(dataset):
         levels = lung_window_levels(_rescaled(dataset, stored))
-        window = Window(
-            source=WindowSource.LUNG_HU, center=LUNG_CENTER_HU, width=LUNG_WIDTH_HU, function="LINEAR_EXACT"
-        )
-        levels = np.where(padding, 0, 255 - levels if inverted else levels).astype(np.uint8)
-        return _Table(levels=levels, window=window, is_inverted=inverted, notes=notes)
+        outside = float(counts[(levels == 0) | (levels == 255)].sum()) / max(float(counts.sum()), 1.0)
+        if word(dataset, "Modality") == "CT" or outside <= _OUTSIDE_LUNG_WINDOW:
+            window = Window(
+                source=WindowSource.LUNG_HU, center=LUNG_CENTER_HU, width=LUNG_WIDTH_HU, function="LINEAR_EXACT"
+            )
+            levels = np.where(padding, 0, 255 - levels if inverted else levels).astype(np.uint8)
+            return _Table(levels=levels, window=window, is_inverted=inverted, notes=notes)
+        lost = f"{100 * outside:.0f} % of the pixels are outside the lung window"
+        notes = (*notes, f"Rescale Type (0028,1054) is HU, but {lost}: not used")
     if is_for_processing(dataset):
         windowed, inverted, more = _best_effort(dataset, values, counts, inverted=inverted)
     else:

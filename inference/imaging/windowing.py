@@ -52,7 +52,9 @@ def by_voi(
         table = read_table(sequence[0], is_little_endian=is_little_endian, first_is_signed=signed) if sequence else None
         if table is not None:
             window = Window(source=WindowSource.VOI_LUT_SEQUENCE, center=None, width=None, function="TABLE")
-            return Windowed(fractions=table.apply(modality_values) / table.maximum, window=window), ()
+            used = table.bits_in_use
+            found = () if used is None else (f"LUT Data (0028,3006) use {used} bits, fewer than stated for them",)
+            return Windowed(fractions=table.apply(modality_values) / table.maximum, window=window), found
         notes.append("VOI LUT Sequence (0028,3010) is damaged and was passed over")
     if not is_present(dataset, "WindowCenter") and not is_present(dataset, "WindowWidth"):
         return None, tuple(notes)

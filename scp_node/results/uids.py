@@ -8,7 +8,7 @@ from importlib import metadata
 NAMESPACE = uuid.UUID("4d0c1c1b-5d8e-5b0e-9d7a-6f1c5a0e2b61")
 """Of this product, for ever: another one would orphan every result that was ever sent."""
 
-ENCODER_VERSION = "3"
+ENCODER_VERSION = "4"
 """Of this package. Raise it whenever pixels, text or structure of an object change for the same analysis: an archive
 keeps the first object of a UID and drops the second."""
 

@@ -152,6 +152,29 @@ def _numbers() -> Iterator[Case]:
             0x00281054: element(0x00281054, "LO", b"US"),
         },
     )
+    yield from _shutters()
+
+
+def _shutters() -> Iterator[Case]:
+    """Display Shutters that hide nothing because they make no sense."""
+    shapes: tuple[tuple[str, str, dict[int, str]], ...] = (
+        ("rectangle without edges", "RECTANGULAR", {}),
+        ("rectangle inside out", "RECTANGULAR", {0x00181602: "99", 0x00181604: "1", 0x00181606: "1", 0x00181608: "99"}),
+        (
+            "rectangle of words",
+            "RECTANGULAR",
+            {0x00181602: "left", 0x00181604: "right", 0x00181606: "", 0x00181608: "x"},
+        ),
+        ("circle that is huge", "CIRCULAR", {0x00181610: "1\\1", 0x00181612: "999999999999"}),
+        ("circle elsewhere", "CIRCULAR", {0x00181610: "-5000\\-5000", 0x00181612: "3"}),
+        ("polygon of one vertex", "POLYGONAL", {0x00181620: "1\\1"}),
+        ("polygon of huge numbers", "POLYGONAL", {0x00181620: "1\\1\\2147483647\\1\\1\\-2147483648"}),
+        ("shape of garbage", "\x1b[2J", {}),
+    )
+    for what, shape, values in shapes:
+        changes: dict[int, bytes | None] = {0x00181600: element(0x00181600, "CS", text(shape))}
+        changes |= {tag: element(tag, "IS", text(value)) for tag, value in values.items()}
+        yield _changed(f"shutters/{what}", DELIVERED, changes)
 
 
 def _tables() -> Iterator[Case]:

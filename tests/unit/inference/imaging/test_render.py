@@ -340,7 +340,9 @@ def test_the_rule_seed_says_when_the_picture_is_lost(shown):
 
 @pytest.mark.parametrize(("modality", "rescale_type"), [("CR", "HU"), ("CT", "HU"), ("CT", None)])
 def test_hounsfield_units_get_the_lung_window(modality, rescale_type, shown):
+    stored = (500 + ramp().astype(int) * 1000 // 4096).astype(np.uint16)
     dataset = image(
+        stored,
         Modality=modality,
         RescaleType=rescale_type,
         RescaleSlope=1,
@@ -349,9 +351,40 @@ def test_hounsfield_units_get_the_lung_window(modality, rescale_type, shown):
         WindowWidth=9,
     )
     values, result = shown(dataset)
-    np.testing.assert_array_equal(values, seed_formula(ramp(), 1, -1024).ravel())
+    np.testing.assert_array_equal(values, seed_formula(stored, 1, -1024).ravel())
     assert result.window.source is WindowSource.LUNG_HU
     assert shown(dataset, DISPLAY)[1].window.source is WindowSource.WINDOW_ATTRIBUTES
+
+
+def test_a_radiograph_that_hounsfield_units_would_hide_has_its_own_window(shown):
+    """Some say HU of detector values: in the lung window they are white all over."""
+    units = {"RescaleType": "HU", "RescaleSlope": 1, "RescaleIntercept": 0}
+    dataset = image(**units, WindowCenter=2048, WindowWidth=4096)
+    values, result = shown(dataset)
+    assert result.window.source is WindowSource.WINDOW_ATTRIBUTES
+    note = "Rescale Type (0028,1054) is HU, but 89 % of the pixels are outside the lung window: not used"
+    assert note in result.notes
+    np.testing.assert_array_equal(values, shown(image(WindowCenter=2048, WindowWidth=4096))[0])
+    # Air and lungs of a CT slice are outside, and meant to be.
+    assert shown(image(Modality="CT", **units))[1].window.source is WindowSource.LUNG_HU
+
+
+@pytest.mark.parametrize(("bits", "stated", "taken_for"), [(12, 16, 12), (12, 14, 12), (12, 13, 13), (16, 16, 16)])
+def test_a_table_that_states_more_bits_than_it_uses_is_not_shown_dark(bits, stated, taken_for, shown):
+    entries = np.linspace(0, 2**bits - 1, 4096).astype(int)
+    values, result = shown(image(VOILUTSequence=lut(0, stated, entries)))
+    near(values, 255 * entries.reshape(64, -1).ravel() / (2**taken_for - 1))
+    note = "LUT Data (0028,3006) use 12 bits, fewer than stated for them"
+    assert result.notes == (() if taken_for == stated else (note,))
+
+
+def test_overlay_graphics_that_are_not_drawn_are_noted(shown):
+    dataset = image()
+    dataset.add_new(0x60020040, "CS", "R")
+    dataset.add_new(0x60023000, "OW", b"\1\0")
+    assert shown(dataset)[1].notes == ()
+    dataset[0x60020040].value = "G"
+    assert shown(dataset)[1].notes == ("Overlay Data (6002,3000) are graphics that results do not show",)
 
 
 @pytest.mark.parametrize(("modality", "rescale_type"), [("CR", None), ("CR", "US"), ("DX", "US"), ("CT", "US")])
