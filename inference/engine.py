@@ -1,6 +1,5 @@
 """From a file to an Analysis: read, check eligibility, render, run every model; writes nothing, knows no network."""
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -44,7 +43,7 @@ class Model:
         InferenceError
             Logit or map is not finite: no verdict can be given.
         """
-        if not (math.isfinite(output.logit) and np.isfinite(output.signed_map).all()):
+        if not output.is_finite:
             raise InferenceError(f"{self.manifest.name}: the network gave numbers that are not finite")
         return Prediction(
             model=self.manifest.name,

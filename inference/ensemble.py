@@ -1,5 +1,7 @@
 """What all configured networks say of radiographs, many of them at a time where many wait."""
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,6 +16,8 @@ from inference.models.preprocess import InputSpec, normalise
 from inference.records import RenderRule
 from inference.runtime.catalog import RUNTIMES, Placement
 from inference.runtime.compiled import default_cache
+
+_log = logging.getLogger(__name__)
 
 Inputs = tuple[NDArray[np.uint8], ...]
 """One radiograph as the networks take it: (rows, columns) uint8 display values for each of `asked_sizes`."""
@@ -33,6 +37,11 @@ class Output:
 
     logit: float
     signed_map: NDArray[np.float32]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether a verdict can be given."""
+        return math.isfinite(self.logit) and bool(np.isfinite(self.signed_map).all())
 
 
 class Ensemble(Protocol):
@@ -94,6 +103,7 @@ class LoadedEnsemble:
             )
             for manifest in manifests
         )
+        _log.info("the models run with %s", ", ".join(dict.fromkeys(self.runtime_names)))
 
     @property
     def runtime_names(self) -> tuple[str, ...]:

@@ -44,6 +44,8 @@ def make_repeatable(threads: int) -> None:
     """Set what PyTorch keeps per process: threads, no TF32, no choice of algorithm by timing."""
     torch.set_num_threads(threads)
     torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined] # set through a module class that type checkers cannot see
+    # Before PyTorch 2.14 what is set for all does not reach convolutions, which have TF32 by default.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined] # as above
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
 
@@ -116,7 +118,11 @@ class TorchRuntime:
             raise ValueError(
                 f"expected (n, {', '.join(map(str, self._shape))}) float32, got {batch.shape} {batch.dtype}"
             )
-        logits, maps = self._explain(torch.from_numpy(np.ascontiguousarray(batch)), self._precision)
+        images = torch.from_numpy(np.ascontiguousarray(batch))
+        logits, maps = self._explain(images, self._precision)
+        if self._precision is torch.float16 and not (logits.isfinite().all() and maps.isfinite().all()):
+            # Half precision ends at 65,504.
+            logits, maps = self._explain(images, None)
         return logits.numpy(), maps.numpy()
 
     def _explain(self, batch: Tensor, precision: torch.dtype | None) -> tuple[Tensor, Tensor]:

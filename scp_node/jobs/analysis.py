@@ -12,7 +12,7 @@ import structlog
 
 from config.base import Priority
 from scp_node.jobs import database, deliveries, supersession, trace
-from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, ModelsFailedError
 from scp_node.jobs.children import ChildPool
 from scp_node.jobs.patience import Patience
 from scp_node.jobs.queues import Jobs, analyse_id
@@ -25,7 +25,9 @@ from scp_node.spool.store import Spool
 
 log = structlog.get_logger(__name__)
 
-_FULL_DISK_DELAY_S = 30.0
+_MODELS_DELAY_S, _LONGEST_DELAY_S = 30.0, 3600.0
+_LATER_ATTEMPTS = 12
+"""Repeats, twice as long after each other up to the longest, when the models fail: six hours in all."""
 _WORKABLE = (InstanceState.RECEIVED.value, InstanceState.ANALYSING.value)
 
 
@@ -42,12 +44,13 @@ def restart_analysis(
     *,
     place: int | None = None,
     delay_s: float = 0.0,
+    crashes: int = 0,
 ) -> None:
     """Begin a new round of analysis of an instance that this transaction has locked; ``place``: None keeps its own."""
     number = row.round + 1
     job_id = analyse_id(models, row.sop_instance_uid, row.sha256, number)
     place = row.place if place is None else place
-    move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=0, place=place)
+    move(connection, row, InstanceState.RECEIVED, job_id=job_id, round=number, crashes=crashes, place=place)
     jobs.analyse(connection, job_id, row.id, Priority(row.priority), place=place, delay_s=delay_s)
 
 
@@ -122,8 +125,18 @@ class AnalysisWork:
             except ChildCrashError as error:
                 crashes = self._patience.call(lambda: self._count_crash(row.id))
                 log.warning("child crashed", sop_instance_uid=row.sop_instance_uid, crashes=crashes, how=str(error))
-                if crashes >= self._attempts:
-                    return Hopeless(reason=DeadLetterReason.CRASHED, detail=f"{error} ({crashes} times)")
+                if (summary := self._after(crashes, error)) is not None:
+                    return summary
+
+    def _after(self, crashes: int, error: ChildCrashError) -> Summary | None:
+        """What becomes of an instance on which so many processes have ended; None: it is tried again at once."""
+        later = crashes - self._attempts
+        if later < 0:
+            return None
+        if isinstance(error, ModelsFailedError) and later < _LATER_ATTEMPTS:
+            delay_s = min(_LONGEST_DELAY_S, _MODELS_DELAY_S * 2**later)
+            return NotNow(detail=str(error), delay_s=delay_s, is_counted=True)
+        return Hopeless(reason=DeadLetterReason.CRASHED, detail=f"{error} ({crashes} times)")
 
     def _replaced(self, instance_id: int) -> list[tuple[str, str]]:
         """Kind and file of superseded reports that any destination has."""
@@ -172,7 +185,8 @@ class AnalysisWork:
                 )
                 return InstanceState.DEAD_LETTER
             case NotNow():
-                restart_analysis(connection, self._jobs, row, self._models, delay_s=_FULL_DISK_DELAY_S)
+                crashes = row.crashes if summary.is_counted else 0
+                restart_analysis(connection, self._jobs, row, self._models, delay_s=summary.delay_s, crashes=crashes)
                 return InstanceState.RECEIVED
             case Analysed():
                 return self._record_results(connection, row, summary)

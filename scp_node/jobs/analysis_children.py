@@ -10,6 +10,7 @@ from inference.cores import batch_size
 from inference.runtime.devices import may_use_cuda
 from scp_node.jobs import allocator
 from scp_node.jobs.batching import Batches, Message
+from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, ModelsFailedError
 from scp_node.jobs.children import ChildPool
 
 _STOP_S = 1.0
@@ -85,6 +86,9 @@ class AnalysisChildren:
 
     def stop(self, timeout_s: float = 30.0) -> None:
         """Take no more requests, let running ones end within the limit, then end the children."""
+        if self._models is not None and not self._models.processes:
+            # Nobody can answer what children wait for.
+            self._models.stop(0)
         self.pool.stop(timeout_s)
         if self._models is not None:
             self._models.stop(_STOP_S)
@@ -107,10 +111,13 @@ def writable_by_children(
 
 
 def batches_for(models: ChildPool, size: int) -> Batches:
-    """Put questions together for a pool of `judging.open_models`."""
+    """Put questions together for a pool of `judging.open_models`; asking raises ModelsFailedError."""
 
     def ask(questions: list[Message]) -> list[Message]:
-        answers: list[Message] = models.run({"questions": questions})["answers"]
+        try:
+            answers: list[Message] = models.run({"questions": questions})["answers"]
+        except (ChildCrashError, ChildTimeLimitError, ChildFailedError) as error:
+            raise ModelsFailedError(f"the models: {error}") from error
         return answers
 
     return Batches(ask, size)

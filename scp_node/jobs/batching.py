@@ -21,6 +21,8 @@ class _Waiting:
     answer: Message = field(default_factory=dict)
     error: BaseException | None = None
     is_done: bool = False
+    is_alone: bool = False
+    """It was in a batch that failed."""
 
 
 class Batches:
@@ -69,31 +71,30 @@ class Batches:
             if own.is_done:
                 return None
             self._is_asking = True
-            return [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
+            batch = [self._waiting.popleft()]
+            while not batch[0].is_alone and len(batch) < self._size and self._waiting:
+                batch.append(self._waiting.popleft())
+            return batch
 
     def _answer(self, batch: list[_Waiting]) -> None:
         try:
-            if len(batch) > 1 and self._try_together(batch):
+            answers = self._ask([one.question for one in batch])
+            for one, answer in zip(batch, answers, strict=True):
+                one.answer, one.is_done = answer, True
+        except (ChildCrashError, ChildTimeLimitError, ChildFailedError) as error:
+            if len(batch) == 1:
+                batch[0].error, batch[0].is_done = error, True
                 return
-            for one in batch:
-                try:
-                    [one.answer] = self._ask([one.question])
-                except (ChildCrashError, ChildTimeLimitError, ChildFailedError) as error:
-                    one.error = error
-                one.is_done = True
+            log.warning("batch failed, each is asked for alone", size=len(batch), how=str(error))
+            with self._changed:
+                for one in reversed(batch):
+                    one.is_alone = True
+                    self._waiting.appendleft(one)
         except BaseException as error:
             # The process is being stopped, or this is a mistake: the others must not wait for ever.
             for one in batch:
                 if not one.is_done:
                     one.error, one.is_done = error, True
-
-    def _try_together(self, batch: list[_Waiting]) -> bool:
-        try:
-            answers = self._ask([one.question for one in batch])
-        except (ChildCrashError, ChildTimeLimitError, ChildFailedError) as error:
-            log.warning("batch failed, each is asked for alone", size=len(batch), how=str(error))
-            return False
-        for one, answer in zip(batch, answers, strict=True):
-            one.answer, one.is_done = answer, True
-        log.info("judged together", radiographs=len(batch))
-        return True
+        else:
+            if len(batch) > 1:
+                log.info("judged together", radiographs=len(batch))

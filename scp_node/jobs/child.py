@@ -39,7 +39,7 @@ def main(descriptor: int, parent: int) -> int:
     _die_with(parent)
     # Libraries put values of attributes into their warnings; none of it may reach a log.
     warnings.simplefilter("ignore")
-    logging.disable(logging.CRITICAL)
+    told = _listen()
     with socket.socket(fileno=descriptor) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         first = json.loads(lines.readline())
         sys.path[:] = first["path"]
@@ -63,12 +63,30 @@ def main(descriptor: int, parent: int) -> int:
             return 1
         if first["memory_limit_bytes"] and not _uses_cuda():
             _limit_memory(first["memory_limit_bytes"])
-        _say(lines, {"ready": True, "missing": missing})
+        # From here on there are patients.
+        logging.disable(logging.CRITICAL)
+        _say(lines, {"ready": True, "missing": missing, "told": told})
         for line in iter(lines.readline, ""):
             # From here on a death is this request's doing; before, the child was idle.
             _say(lines, {"begun": True})
             _say(lines, _answer(handler, json.loads(line), is_confined=missing is not None))
     return 0
+
+
+def _listen() -> list[tuple[int, str]]:
+    """Collect what our own modules log while they load: which device, and why not another one."""
+    told: list[tuple[int, str]] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append((record.levelno, record.getMessage()))
+
+    logging.getLogger().addHandler(logging.NullHandler())
+    own = logging.getLogger("inference")
+    own.setLevel(logging.INFO)
+    own.addHandler(Collector())
+    own.propagate = False
+    return told
 
 
 def _answer(handler: Handler, request: dict[str, Any], *, is_confined: bool) -> dict[str, Any]:

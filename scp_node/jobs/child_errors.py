@@ -7,6 +7,14 @@ class ChildCrashError(NodeError):
     """The child died on this request."""
 
 
+class ModelsFailedError(ChildCrashError):
+    """The process in which the models run for all children died, hung or failed on what a child asked.
+
+    It is given pictures of one size and nothing else of a file: device or machine are to blame, and a repeat later may
+    succeed.
+    """
+
+
 class ChildTimeLimitError(NodeError):
     """The child took longer than allowed and was ended."""
 

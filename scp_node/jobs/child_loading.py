@@ -30,12 +30,15 @@ class Loaded:
         It died of it, or of something else: one may have been killed.
     missing
         What its confinement lacks; None: it is not confined.
+    told
+        Levels and messages of what it logged while it loaded.
     """
 
     is_ready: bool = False
     broken: str | None = None
     is_death: bool = False
     missing: list[str] | None = None
+    told: tuple[tuple[int, str], ...] = ()
 
 
 class Loading:
@@ -88,7 +91,8 @@ class Loading:
             return Loaded(broken=f"loading took longer than {self._limit_s:g} s")
         if "ready" in message:
             self._is_prepared = False
-            return Loaded(is_ready=True, missing=message["missing"])
+            told = tuple((int(level), str(text)) for level, text in message["told"])
+            return Loaded(is_ready=True, missing=message["missing"], told=told)
         if "unprepared" in message:
             return self._prepare()
         return Loaded(broken=message.get("broken"))

@@ -11,11 +11,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _PREFIX = "scp-node-child-"
+_SEND_S = 60.0
+"""For a message to be taken: a child that does not is frozen."""
 
 
 def start_module(
@@ -47,29 +50,37 @@ class Child:
 
     It has a temporary folder of its own, ``TMPDIR``, which is removed when it has ended: libraries want one, if only to
     be imported.
+
+    Raises
+    ------
+    OSError
+        No process can be started: too many of them or of open files, no room for the folder.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         _remove_left_behind()
         self.temporary, self._lock = _temporary_folder()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self.process = start_module(
-                "scp_node.jobs.child",
-                str(theirs.fileno()),
-                str(os.getpid()),
-                descriptors=[theirs.fileno()],
-                environment={**environment, "TMPDIR": str(self.temporary)},
-            )
-        self._socket = ours
+        with ExitStack() as undoing:
+            undoing.callback(self._remove_temporary)
+            self._socket, theirs = socket.socketpair()
+            undoing.callback(self._socket.close)
+            with theirs:
+                self.process = start_module(
+                    "scp_node.jobs.child",
+                    str(theirs.fileno()),
+                    str(os.getpid()),
+                    descriptors=[theirs.fileno()],
+                    environment={**environment, "TMPDIR": str(self.temporary)},
+                )
+            undoing.pop_all()
         self._buffer = bytearray()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Raise GoneError if the child is not there any more."""
+        """Raise GoneError if the child is not there any more, or takes nothing."""
         if self.process.poll() is not None:
             raise GoneError
         try:
-            self._socket.settimeout(None)
+            self._socket.settimeout(_SEND_S)
             self._socket.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
             raise GoneError from error
@@ -105,11 +116,14 @@ class Child:
             self.process.kill()
         code = self.process.wait()
         self._socket.close()
+        self._remove_temporary()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _remove_temporary(self) -> None:
         if self._lock >= 0:
             shutil.rmtree(self.temporary, ignore_errors=True)
             os.close(self._lock)
             self._lock = -1
-        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def how_it_ended(self) -> str:
         """For a child whose socket is closed: it is dead or about to be."""

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import structlog
 
 from scp_node.errors import NodeError
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
-from scp_node.jobs.child_loading import Loading
+from scp_node.jobs.child_loading import Loaded, Loading
 from scp_node.jobs.child_process import Child, GoneError
 
 log = structlog.get_logger(__name__)
@@ -239,18 +240,14 @@ class ChildPool:
         # All children are started by this one thread: on Linux a child is told of the death of the *thread* that
         # started it, and a thread that serves jobs may end long before the process does. For the same reason it stays
         # until the last child has ended.
-        while True:
-            self._replace_idle_dead()
-            with self._changed:
-                if self._stopping:
-                    break
-                missing = self._count - len(self._idle) - len(self._busy) - self._starting
-            for _ in range(missing):
-                self._start_one()
+        while not self._stopping:
             try:
+                self._replace_idle_dead()
+                self._start_missing()
+            except Exception as error:  # top of the thread: no memory, no descriptors, no room for a folder
+                self._cannot_start(f"a child process cannot be started: {type(error).__name__}: {error}")
+            with suppress(queue.Empty):
                 self._wanted.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
         for loader in self._loaders:
             loader.join()
         self._all_ended.wait()
@@ -262,6 +259,19 @@ class ChildPool:
         for child in dead:
             log.warning("child ended", pid=child.process.pid, how=child.end())
 
+    def _start_missing(self) -> None:
+        with self._changed:
+            missing = 0 if self._stopping else self._count - len(self._idle) - len(self._busy) - self._starting
+        for _ in range(missing):
+            self._start_one()
+
+    def _cannot_start(self, broken: str) -> None:
+        with self._changed:
+            if not self._stopping:
+                self._broken = broken
+            self._changed.notify_all()
+        self._pause(broken)
+
     def _start_one(self) -> None:
         child = self._loading.start()
         with self._changed:
@@ -272,11 +282,14 @@ class ChildPool:
 
     def _load(self, child: Child) -> None:
         started = time.monotonic()
-        found = self._loading.load(child)
+        try:
+            found = self._loading.load(child)
+        except Exception as error:  # top of the thread: its slot must not stay taken
+            found = Loaded(broken=f"{type(error).__name__}: {error}")
         is_loaded = found.is_ready and not self._stopping
         if is_loaded:
             # Before anybody gets it: who has been served may end the program's output.
-            self._tell_ready(child, found.missing, time.monotonic() - started)
+            self._tell_ready(child, found, time.monotonic() - started)
         else:
             child.end()
         with self._changed:
@@ -298,11 +311,14 @@ class ChildPool:
             self._starting -= 1
         self._wanted.put(True)
 
-    def _tell_ready(self, child: Child, missing: list[str] | None, duration_s: float) -> None:
-        log.info("child ready", pid=child.process.pid, duration_s=round(duration_s, 2), confined=missing == [])
-        if missing and not self._told_missing:
+    def _tell_ready(self, child: Child, found: Loaded, duration_s: float) -> None:
+        pid = child.process.pid
+        log.info("child ready", pid=pid, duration_s=round(duration_s, 2), confined=found.missing == [])
+        for level, detail in found.told:
+            log.log(level, "child says", pid=pid, detail=detail)
+        if found.missing and not self._told_missing:
             self._told_missing = True
-            log.warning("children are not fully confined", missing=", ".join(missing))
+            log.warning("children are not fully confined", missing=", ".join(found.missing))
 
     def _pause(self, broken: str) -> None:
         with self._changed:

@@ -63,9 +63,19 @@ class Hopeless:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotNow:
-    """A repeat may succeed: the disk is full."""
+    """A repeat may succeed: the disk is full, or the models failed.
+
+    Parameters
+    ----------
+    delay_s
+        Until it is made.
+    is_counted
+        Whether the processes that have ended on it so far count on.
+    """
 
     detail: str
+    delay_s: float = 30.0
+    is_counted: bool = False
 
 
 Summary = Analysed | NotEligible | Hopeless | NotNow

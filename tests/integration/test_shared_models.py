@@ -156,3 +156,18 @@ def test_the_explorer_works_the_same_way(tmp_path, random_checkpoints):
     finally:
         explorer.close()
     assert (found["outcome"], len(found["predictions"])) == ("analysed", 3), found
+
+
+def test_the_end_does_not_wait_for_models_that_cannot_be_loaded(shared, monkeypatch):
+    """They may never be; those who ask leave their radiographs to the next start, long before the limit."""
+    monkeypatch.setattr(shared.models._loading, "_factory", "no_such_module:open_models")
+    [models] = shared.models.processes
+    with ThreadPoolExecutor() as threads, one_asked_and_two_waiting(shared, threads) as requests:
+        os.kill(models, signal.SIGKILL)
+        deadline = time.monotonic() + LIMIT_S
+        while shared.models.broken is None:
+            assert time.monotonic() < deadline, "waited too long"
+            time.sleep(0.01)
+        stopper = threads.submit(shared._own.stop, LIMIT_S)
+        assert {type(request.exception(LIMIT_S / 2)) for request in requests} == {PoolStoppedError}
+        stopper.result(LIMIT_S / 2)

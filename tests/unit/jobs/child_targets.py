@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import resource
 import signal
@@ -59,9 +60,24 @@ def judging(arguments):
         questions = [question["number"] for question in request["questions"]]
         if "poison" in questions:
             os.kill(os.getpid(), signal.SIGKILL)
+        if "hang" in questions:
+            time.sleep(60)
         if "fault" in questions:
             raise RuntimeError("device lost")
         return {"answers": [{"double": 2 * number, "of": len(questions)} for number in questions]}
+
+    return handle
+
+
+def talkative(arguments):
+    """Logs while it loads, as its own modules do and as libraries do."""
+    logging.getLogger("inference.runtime").info("runs with %s", "torch cpu")
+    logging.getLogger("inference.runtime").warning("slower than it could be")
+    logging.getLogger("library").error("noise")
+
+    def handle(request):
+        logging.getLogger("inference.imaging").error("PATIENT^NAME")
+        return {}
 
     return handle
 

@@ -77,6 +77,40 @@ def test_a_question_that_fails_costs_the_others_nothing(error):
     assert asked.batches == [[0], [1, 2, 3], [1], [2], [3]]
 
 
+@pytest.mark.parametrize("slow", [1, 2])
+def test_who_has_an_answer_does_not_wait_for_the_others_of_a_batch_that_failed(slow):
+    has_begun, may_go_on, may_end = (threading.Event() for _ in range(3))
+
+    def ask(questions):
+        numbers = [question["number"] for question in questions]
+        if numbers == [0]:
+            has_begun.set()
+            assert may_go_on.wait(LIMIT_S)
+        if len(numbers) > 1:
+            raise ChildCrashError("died")
+        if numbers == [slow]:
+            assert may_end.wait(LIMIT_S)
+        return [{"double": 2 * number} for number in numbers]
+
+    batches = Batches(ask, 8)
+    with ThreadPoolExecutor() as threads:
+        futures = [threads.submit(batches.ask, {"number": 0})]
+        try:
+            assert has_begun.wait(LIMIT_S)
+            order = [3 - slow, slow]
+            for place, number in enumerate(order, 1):
+                futures.append(threads.submit(batches.ask, {"number": number}))
+                while len(batches._waiting) < place:
+                    threading.Event().wait(0.002)
+            may_go_on.set()
+            assert futures[1].result(LIMIT_S) == {"double": 2 * order[0]}
+            assert not futures[2].done()
+        finally:
+            may_go_on.set()
+            may_end.set()
+        assert futures[2].result(LIMIT_S) == {"double": 2 * slow}
+
+
 @pytest.mark.parametrize("error", [PoolStoppedError(), ValueError("a mistake")])
 def test_nobody_waits_for_ever_when_there_is_no_going_on(error):
     asked = Asked(poison=range(9), error=error)

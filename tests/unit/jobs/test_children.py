@@ -11,8 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from scp_node.jobs import child_process
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
+from scp_node.jobs.child_loading import Loading
 from scp_node.jobs.children import ChildPool
 
 
@@ -54,6 +57,62 @@ def test_a_child_answers_many_requests_and_is_another_process(pool_of):
     assert first["echo"] == "x\ny"
     assert first["arguments"] == {"a": [1, "é"]}
     assert first["pid"] == second["pid"] != os.getpid()
+
+
+def test_what_its_own_modules_log_while_it_loads_is_told_and_nothing_later(pool_of, capfd):
+    with capture_logs() as logs:
+        pool_of("talkative").run({})
+    assert [(one["log_level"], one["detail"]) for one in logs if one["event"] == "child says"] == [
+        ("info", "runs with torch cpu"),
+        ("warning", "slower than it could be"),
+    ]
+    assert "PATIENT" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("what", ["start", "load"])
+def test_a_child_that_cannot_be_started_is_tried_again_and_the_others_go_on(pool_of, monkeypatch, what):
+    """No descriptors, no room for a folder: the thread that starts children must live, or all of them die with it."""
+    pool = pool_of(count=2)
+    _until(lambda: len(pool.processes) == 2)
+    kept, killed = pool.processes
+    real, faults = getattr(Loading, what), []
+
+    def failing(loading, *arguments):
+        if not faults:
+            faults.append(what)
+            raise OSError(24, "Too many open files")
+        return real(loading, *arguments)
+
+    monkeypatch.setattr(Loading, what, failing)
+    os.kill(killed, signal.SIGKILL)
+    _until(lambda: pool.broken is not None)
+    assert "Too many open files" in pool.broken
+    assert pool.run({})["pid"] == kept
+    _until(lambda: len(pool.processes) == 2)
+    assert pool.broken is None
+
+
+def test_a_child_that_is_frozen_and_takes_nothing_is_replaced(pool_of, monkeypatch):
+    monkeypatch.setattr(child_process, "_SEND_S", 0.3)
+    pool = pool_of()
+    _until(lambda: pool.processes)
+    [frozen] = pool.processes
+    os.kill(frozen, signal.SIGSTOP)
+    assert pool.run({"echo": "x" * 4_000_000})["pid"] != frozen
+
+
+def test_nothing_is_left_of_a_child_that_could_not_be_started(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(child_process, "start_module", _no_more_processes)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(BlockingIOError):
+        child_process.Child({})
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def _no_more_processes(*_arguments, **_options):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
 def test_noise_on_standard_output_is_no_answer(pool_of, capfd):

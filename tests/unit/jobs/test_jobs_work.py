@@ -17,6 +17,7 @@ from scp_node.errors import DatabaseError, JobStateError, UnknownJobError
 from scp_node.jobs import database
 from scp_node.jobs.admin import Admin
 from scp_node.jobs.analysis import AnalysisWork
+from scp_node.jobs.child_errors import ModelsFailedError
 from scp_node.jobs.children import ChildPool
 from scp_node.jobs.delivering import DeliveryWork
 from scp_node.jobs.intake import Filing
@@ -34,6 +35,7 @@ from scp_node.records import DeliveryState, InstanceState, Intake
         NotEligible(reason="lateral", detail="d"),
         Hopeless(reason=DeadLetterReason.MEMORY, detail="d"),
         NotNow(detail="full"),
+        NotNow(detail="lost", delay_s=60.0, is_counted=True),
     ],
 )
 def test_a_summary_survives_its_journey(summary):
@@ -219,6 +221,42 @@ def test_a_full_disk_is_waited_for(bench):
     status, due_ms = bench.workflows()[row.job_id]
     assert status == "DELAYED"
     assert 20 < due_ms / 1000 - time.time() < 40
+
+
+class FailingModels:
+    """Instead of children: the process of the models ends on everything."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def run(self, request):
+        self.asked += 1
+        raise ModelsFailedError("the models: device lost")
+
+    def stop(self, timeout_s):
+        pass
+
+
+def test_models_that_fail_are_waited_for_longer_and_longer_and_then_a_person(bench, tmp_path):
+    """A device that is lost or out of memory is no radiograph's fault, and comes back: nobody has to retry."""
+    bench.arrive({"answer": to_json(analysed("2.25.1"))})
+    children, bench.pool = bench.pool, FailingModels()
+    delays = []
+    while bench.analyse(attempts=2) == InstanceState.RECEIVED:
+        status, due_ms = bench.workflows()[bench.row().job_id]
+        assert status == "DELAYED"
+        delays.append(round(due_ms / 1000 - time.time(), -1))
+    assert delays == [30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600, 3600]
+    row = bench.row()
+    assert (row.state, row.reason, row.crashes) == (InstanceState.DEAD_LETTER, "crashed", 14)
+    assert row.detail == "the models: device lost (14 times)"
+    # Each attempt at once as long as they are few, then one after each delay.
+    assert bench.pool.asked == 14
+    bench.pool = children
+    with Admin(bench.settings) as admin:
+        admin.retry("1.2.3")
+    assert bench.analyse() == InstanceState.DELIVERING
+    assert bench.row().crashes == 0
 
 
 @pytest.mark.databases

@@ -13,7 +13,7 @@ from inference.models.catalog import MODELS
 from inference.models.checkpoint import architecture_of, load_network, read_manifest
 from inference.runtime import torch_runtime
 from inference.runtime.catalog import RUNTIMES, Placement
-from inference.runtime.torch_runtime import Staging, TorchRuntime, difference, find_device
+from inference.runtime.torch_runtime import Staging, TorchRuntime, difference, find_device, make_repeatable
 
 ONE_CORE = Placement(device="cpu", threads=1)
 MAP_SHAPES = {"resnet18": (7, 7), "efficientnet_b0": (7, 7), "densenet121": (7, 7)}
@@ -124,6 +124,25 @@ def test_half_precision_is_taken_only_where_it_agrees(random_checkpoints, name):
     # Other pictures than those of the check: twice its limits.
     assert np.abs(1 / (1 + np.exp(-logits)) - 1 / (1 + np.exp(-expected))).max() <= 2e-3
     assert np.abs(maps - expected_maps).max() <= 2e-2 * np.abs(expected_maps).max()
+
+
+def test_what_half_precision_cannot_hold_is_computed_again_in_full(random_checkpoints, monkeypatch):
+    half, full = (opened(random_checkpoints, "resnet18", precision=precision) for precision in ("float16", "float32"))
+    half._precision = torch.float16
+    found = half._explain
+
+    def overflowing(images, precision):
+        logits, maps = found(images, precision)
+        return (logits * float("inf"), maps) if precision is torch.float16 else (logits, maps)
+
+    monkeypatch.setattr(half, "_explain", overflowing)
+    for one, other in zip(half.run(batch()), full.run(batch()), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_operation_uses_tf32():
+    make_repeatable(1)
+    assert torch.backends.cudnn.conv.fp32_precision == torch.backends.cuda.matmul.fp32_precision == "ieee"
 
 
 def test_half_precision_that_does_not_agree_is_left(random_checkpoints, monkeypatch, caplog):
