@@ -4,7 +4,7 @@ import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, tzinfo
 from io import BytesIO
 from typing import Protocol, TypeVar
 
@@ -20,7 +20,6 @@ from scp_node.results.raw import encoded, tag_of
 
 _Thing = TypeVar("_Thing")
 _Made = TypeVar("_Made")
-_TIMEZONE = re.compile(r"([+-])(\d\d)(\d\d)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,11 +200,7 @@ def uid_of(source: Dataset, keyword: str) -> str:
     return (encoded(source, tag_of(keyword)) or b"").decode("ascii", "replace").strip(" \0")
 
 
-def _zone(source: Dataset) -> timezone | None:
+def _zone(source: Dataset) -> tzinfo | None:
     """Time zone of the source's dates and times (0008,0201), which a result copies and must follow."""
-    match = _TIMEZONE.fullmatch(context.text(source, "TimezoneOffsetFromUTC"))
-    if not match:
-        return None
-    sign = -1 if match[1] == "-" else 1
-    minutes = int(match[2]) * 60 + int(match[3])
-    return timezone(sign * timedelta(minutes=minutes)) if minutes <= 14 * 60 else None
+    offset = context.text(source, "TimezoneOffsetFromUTC")
+    return datetime.strptime(offset, "%z").tzinfo if offset else None

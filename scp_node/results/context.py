@@ -5,18 +5,15 @@ again would be enough to lose a Korean name in a file that declares no character
 """
 
 import copy
-import re
 from collections.abc import Iterator
-from datetime import date
 
 from pydicom import DataElement, Dataset, Sequence, dcmread
-from pydicom.config import RAISE
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
-from pydicom.valuerep import validate_value
 
 from inference.records import FileFormat, SourceHeader
+from scp_node.results import validity
 from scp_node.results.charset import to_utf8
 from scp_node.results.raw import encoded, put, tag_of
 
@@ -63,7 +60,15 @@ OPTIONAL = (
     "ClinicalTrialTimePointID",
     "ClinicalTrialTimePointDescription",
 )
-"""Copied if present and valid for their VR, left out otherwise."""
+"""Copied if present and valid, left out otherwise."""
+
+TRIAL_TYPE_1 = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+TRIAL_TYPE_1C = ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")
+"""Either will do."""
+TRIAL_TYPE_2 = ("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName")
+"""Of the Clinical Trial Subject module (PS3.3 C.7.1.3)."""
+TIME_POINT = ("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription")
+"""Of the Clinical Trial Study module (PS3.3 C.7.2.3), Type 2 and 3."""
 
 REFERENCE = (
     "SOPClassUID",
@@ -84,30 +89,6 @@ REFERENCE = (
 )
 """What builders read of the source beside the context."""
 
-ENUMERATED = {
-    "PatientSex": {b"M", b"F", b"O"},
-    "PatientIdentityRemoved": {b"YES", b"NO"},
-    "LongitudinalTemporalInformationModified": {b"UNMODIFIED", b"MODIFIED", b"REMOVED"},
-    "BurnedInAnnotation": {b"YES", b"NO"},
-    "LossyImageCompression": {b"00", b"01"},
-    "TypeOfPatientID": {b"TEXT", b"RFID", b"BARCODE"},
-}
-"""Enumerated Values; another value is as good as none."""
-
-CODE = ("CodingSchemeDesignator", "CodeMeaning")
-REQUIRED_IN_ITEM = {
-    "OtherPatientIDsSequence": ("PatientID", "TypeOfPatientID"),
-    "ProcedureCodeSequence": CODE,
-    "DeidentificationMethodCodeSequence": CODE,
-    "RequestedProcedureCodeSequence": CODE,
-}
-"""Type 1 attributes; an item without them is not copied, or it would be an error in the result."""
-
-TEXT_LENGTHS = {"LO": 64, "SH": 16, "PN": 64 * 3 + 2, "ST": 1024, "LT": 10240, "UC": 2**20, "UT": 2**20}
-"""Longest value in characters, PS3.5 6.2."""
-PATTERNED = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
-ESCAPE_SEQUENCE = re.compile(rb"\x1b[\x20-\x2f]+[\x30-\x7e]")
-CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 MAXIMUM_DEPTH = 4
 
 
@@ -144,7 +125,7 @@ def text(source: Dataset, keyword: str) -> str:
     """
     tag = tag_of(keyword)
     value = encoded(source, tag)
-    if not value or not value.isascii() or not _is_valid(keyword, dictionary_VR(tag), value):
+    if not value or not value.isascii() or not validity.is_valid(keyword, value):
         return ""
     return value.decode("ascii").strip(" \0")
 
@@ -164,20 +145,23 @@ def build(source: Dataset, charset: str) -> Dataset:
     Data set of raw elements in Explicit VR Little Endian; writing it copies their bytes.
     """
     context = Dataset()
+    encoding = validity.repertoire(source)
     character_set = encoded(source, tag_of("SpecificCharacterSet"))
     if character_set:
         put(context, tag_of("SpecificCharacterSet"), "CS", character_set)
     put(context, tag_of("StudyInstanceUID"), "UI", encoded(source, tag_of("StudyInstanceUID")) or b"")
     for keyword in ALWAYS_PRESENT:
         tag = tag_of(keyword)
-        put(context, tag, dictionary_VR(tag), _copied(source, keyword) or b"")
+        put(context, tag, dictionary_VR(tag), _copied(source, keyword, encoding) or b"")
     for keyword in OPTIONAL:
         tag = tag_of(keyword)
         if dictionary_VR(tag) == "SQ":
             if items := items_of(source, keyword):
                 context.add(DataElement(tag, "SQ", Sequence(items)))
-        elif value := _copied(source, keyword):
+        elif value := _copied(source, keyword, encoding):
             put(context, tag, dictionary_VR(tag), value)
+    _settle_trial(source, context)
+    _settle_deidentification(source, context)
     if charset == "utf8":
         return to_utf8(context)
     return context
@@ -193,68 +177,63 @@ def apply(context: Dataset, target: Dataset) -> None:
         target[tag] = element if isinstance(element, RawDataElement) else copy.deepcopy(element)
 
 
-def items_of(source: Dataset, keyword: str, depth: int = 0) -> list[Dataset]:
+def items_of(source: Dataset, keyword: str) -> list[Dataset]:
     """Valid items of a sequence of the source, copied without private and invalid attributes."""
+    return _items(source, keyword, validity.repertoire(source), MAXIMUM_DEPTH)
+
+
+def _items(source: Dataset, keyword: str, outer: str, depth: int) -> list[Dataset]:
     tag = tag_of(keyword)
-    if tag not in source or depth == MAXIMUM_DEPTH:
+    if tag not in source or depth == 0:
         return []
     value = source[tag].value
     items = []
     for original in value if isinstance(value, Sequence) else ():
-        item = Dataset()
+        item, encoding = Dataset(), validity.repertoire(original, outer)
         for inner_tag, inner_keyword, vr in _known(original):
             if vr == "SQ":
-                if inner := items_of(original, inner_keyword, depth + 1):
+                if inner := _items(original, inner_keyword, encoding, depth - 1):
                     item.add(DataElement(inner_tag, "SQ", Sequence(inner)))
-            elif copied := _copied(original, inner_keyword):
+            elif copied := _copied(original, inner_keyword, encoding):
                 put(item, inner_tag, vr, copied)
-        required = REQUIRED_IN_ITEM.get(keyword, ())
-        if len(item) and all(tag_of(name) in item for name in required):
+        if validity.complete(keyword, item, original, encoding):
             items.append(item)
     return items
 
 
-def _copied(source: Dataset, keyword: str) -> bytes | None:
-    tag = tag_of(keyword)
-    value = encoded(source, tag)
+def _copied(source: Dataset, keyword: str, encoding: str) -> bytes | None:
+    value = encoded(source, tag_of(keyword))
     if value is None or not value.strip(b" \0"):
         return None
-    if keyword in IDENTITY or _is_valid(keyword, dictionary_VR(tag), value):
-        return value
-    return None
+    return value if keyword in IDENTITY or validity.is_valid(keyword, value, encoding) else None
 
 
-def _is_valid(keyword: str, vr: str, value: bytes) -> bool:
-    stripped = value.strip(b" \0")
-    if keyword in ENUMERATED:
-        return stripped in ENUMERATED[keyword]
-    if vr in PATTERNED:
-        return all(_matches(vr, part.strip(b" ")) for part in stripped.split(b"\\"))
-    if vr in TEXT_LENGTHS:
-        return not CONTROL.search(stripped) and _length(stripped) <= TEXT_LENGTHS[vr]
-    return False
+def _settle_trial(source: Dataset, context: Dataset) -> None:
+    """Copy a trial with all that its modules demand, or not at all; what a source leaves empty stays empty."""
+    is_identified = all(tag_of(keyword) in context for keyword in TRIAL_TYPE_1)
+    if is_identified and any(tag_of(keyword) in context for keyword in TRIAL_TYPE_1C):
+        _put_if_absent(context, *TRIAL_TYPE_2)
+    else:
+        for keyword in (*TRIAL_TYPE_1, *TRIAL_TYPE_1C, *TRIAL_TYPE_2):
+            context.pop(tag_of(keyword), None)
+    if any(tag_of(keyword) in source for keyword in TIME_POINT):
+        _put_if_absent(context, TIME_POINT[0])
 
 
-def _matches(vr: str, part: bytes) -> bool:
-    try:
-        value = part.decode("ascii")
-        validate_value(vr, value, RAISE)
-        if vr == "DA" and value:
-            date.fromisoformat(value)
-    except (UnicodeDecodeError, ValueError):
-        return False
-    # Ranges are for queries only (PS3.5 6.2).
-    return vr not in ("DA", "TM") or "-" not in value
+def _put_if_absent(context: Dataset, *keywords: str) -> None:
+    for keyword in keywords:
+        if tag_of(keyword) not in context:
+            put(context, tag_of(keyword), dictionary_VR(tag_of(keyword)), b"")
 
 
-def _length(value: bytes) -> int:
-    """Characters in a text whose character set may be declared wrongly; a double-byte character counts once."""
-    try:
-        return len(value.decode("utf-8"))
-    except UnicodeDecodeError:
-        plain = ESCAPE_SEQUENCE.sub(b"", value)
-        high = sum(byte > 0x7F for byte in plain)
-        return len(plain) - high // 2
+def _settle_deidentification(source: Dataset, context: Dataset) -> None:
+    """Keep an invalid method where a removed identity would be left without any: Type 1C (PS3.3 C.7.1.1)."""
+    methods = (tag_of("DeidentificationMethod"), tag_of("DeidentificationMethodCodeSequence"))
+    if text(context, "PatientIdentityRemoved") != "YES" or any(tag in context for tag in methods):
+        return
+    value = encoded(source, methods[0])
+    if value and value.strip(b" \0"):
+        put(context, methods[0], "LO", value)
 
 
 def _known(item: Dataset) -> Iterator[tuple[BaseTag, str, str]]:
