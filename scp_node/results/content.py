@@ -69,9 +69,10 @@ def uidref(relation: Relation, concept: Concept, value: str) -> bytes:
     return _item(relation, "UIDREF", concept, UID=value)
 
 
-def number(relation: Relation, concept: Concept, value: float, unit: Concept) -> bytes:
-    """NUM, with at most four decimals: Decimal String holds 16 characters (PS3.5 6.2)."""
-    measured = item(NumericValue=decimal(value), MeasurementUnitsCodeSequence=[unit.encoded()])
+def number(relation: Relation, concept: Concept, value: float | str, unit: Concept) -> bytes:
+    """NUM; a float with at most four decimals, for Decimal String holds 16 characters (PS3.5 6.2); a text is one."""
+    digits = value if isinstance(value, str) else decimal(value)
+    measured = item(NumericValue=digits, MeasurementUnitsCodeSequence=[unit.encoded()])
     return _item(relation, "NUM", concept, MeasuredValueSequence=[measured])
 
 

@@ -30,7 +30,7 @@ def start(
     dataset.SeriesNumber = number
     dataset.SeriesInstanceUID = evidence.series_uid(case, kind.value, "SR", number)
     dataset.SeriesDescription = description
-    dataset.InstanceNumber = 1
+    dataset.InstanceNumber = evidence.instance_number(case)
     dataset.ReferencedPerformedProcedureStepSequence = []
     dataset.PerformedProcedureCodeSequence = []
     if replaced := case.replaced(kind):

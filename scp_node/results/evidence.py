@@ -14,6 +14,9 @@ from scp_node.results.raw import seal
 # A misspelt keyword would otherwise become a Python attribute and never be written.
 pydicom.config.INVALID_KEYWORD_BEHAVIOR = "RAISE"
 
+MAXIMUM_INSTANCE_NUMBER = 10**6
+"""Of a source. Some make numbers of a date and a time, whose multiples Integer String cannot hold (PS3.5 6.2)."""
+
 
 def start(case: Case, *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str = "") -> FileDataset:
     """Begin a result: File Meta Information, SOP Common, equipment and times."""
@@ -83,6 +86,25 @@ def series_uid(case: Case, kind: str, modality: str, number: int) -> str:
         uids.software_version(),
         *sorted(models),
     )
+
+
+def instance_number(case: Case, place: int = 1, size: int = 1) -> int:
+    """Instance Number (0020,0013), by which viewers sort a series.
+
+    Radiographs of one series share the series of their results; those of one radiograph lie together there. A source
+    without a usable number counts as the first of its series.
+
+    Parameters
+    ----------
+    place
+        Among the results of one radiograph in one series, from 1.
+    size
+        How many those are.
+    """
+    header = case.analysis.header.dataset
+    said = "" if header is None else context.text(header, "InstanceNumber").removeprefix("+")
+    number = int(said) if said.isdecimal() else 1
+    return ((number if 1 <= number <= MAXIMUM_INSTANCE_NUMBER else 1) - 1) * size + place
 
 
 def reference(sop_class_uid: str, sop_instance_uid: str) -> Dataset:

@@ -1,4 +1,8 @@
-"""Pictures of an analysis: the heat map over the radiograph, one by one or side by side; needs no DICOM header."""
+"""Pictures of an analysis: the heat map over the radiograph, one by one or side by side; needs no DICOM header.
+
+Their pixels are square, whatever the radiograph's are: captions are part of them, and a viewer that knows no Pixel
+Aspect Ratio shows them right too.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,12 +14,17 @@ from numpy.typing import NDArray
 
 from config.results import SecondaryCaptureSettings
 from inference.imaging.shrink import by_whole_factor, to_size
-from inference.records import Analysis, Prediction
-from scp_node.results import captions
+from inference.records import Analysis, Prediction, SourceHeader
+from scp_node.results import captions, context
 from scp_node.results.canvas import Canvas
 
 SMALLEST_SIDE = 512
 """Longest side of a single in pixels at least, so that its caption can be read."""
+
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+"""Of rows and of columns (PS3.3 10.7.1.3), in the order in which they are asked."""
+MAXIMUM_ASPECT = 10.0
+"""Pixels that are longer or wider are a mistake in the header, and count as square."""
 
 COLORMAPS = {
     "jet": cv2.COLORMAP_JET,
@@ -44,7 +53,7 @@ class Geometry:
     width
         Of the whole picture.
     factor
-        Rows and columns of the radiograph that make one of the picture.
+        Rows and columns of the radiograph that make one of the picture; 1 if its pixels are not square.
     """
 
     rows: int
@@ -60,20 +69,45 @@ class Geometry:
         return not self.is_resampled and self.left == 0
 
 
-def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings) -> Geometry:
-    """Geometry of a single for a radiograph of this size."""
-    longest, smallest = max(shape), min(SMALLEST_SIDE, settings.maximum_size)
+def pixel_aspect(header: SourceHeader) -> float:
+    """Height of a pixel over its width; 1 where the source does not say.
+
+    Pixel Aspect Ratio (0028,0034) counts where no spacing is known (PS3.3 C.7.6.3.1.7).
+    """
+    for keyword in (*SPACINGS, "PixelAspectRatio") if header.dataset is not None else ():
+        values = context.text(header.dataset, keyword).split("\\")
+        if len(values) == 2 and all(values):
+            vertical, horizontal = map(float, values)
+            if 0 < max(vertical, horizontal) <= MAXIMUM_ASPECT * min(vertical, horizontal):
+                return vertical / horizontal
+    return 1.0
+
+
+def geometry_of(analysis: Analysis, settings: SecondaryCaptureSettings) -> Geometry:
+    """Geometry of the singles of an analysis."""
+    return geometry(analysis.image.display_values.shape, settings, pixel_aspect(analysis.header))
+
+
+def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings, aspect: float = 1.0) -> Geometry:
+    """Geometry of a single for a radiograph of this size, and of pixels as ``pixel_aspect`` gives them."""
+    sides = _square(shape, aspect)
+    longest, smallest = max(sides), min(SMALLEST_SIDE, settings.maximum_size)
     factor = ceil(longest / settings.maximum_size)
     # By a whole factor: each pixel is the mean of a block of the radiograph's, none is mixed from parts.
-    drawn_rows, drawn_columns = (max(1, side // factor) for side in shape)
+    drawn_rows, drawn_columns = (max(1, side // factor) for side in sides)
     if longest < smallest:
-        drawn_rows, drawn_columns = (_even(max(1, round(side * smallest / longest))) for side in shape)
+        drawn_rows, drawn_columns = (_even(max(1, round(side * smallest / longest))) for side in sides)
     width = _even(max(drawn_columns, smallest))
     # A single odd column more at the right keeps locations; a narrow radiograph is centred instead.
     left = 0 if width - drawn_columns <= 1 else (width - drawn_columns) // 2
-    is_resampled = factor > 1 or longest < smallest
+    are_square = sides == tuple(shape)
     return Geometry(
-        rows=drawn_rows, columns=drawn_columns, left=left, width=width, factor=factor, is_resampled=is_resampled
+        rows=drawn_rows,
+        columns=drawn_columns,
+        left=left,
+        width=width,
+        factor=factor if are_square else 1,
+        is_resampled=factor > 1 or longest < smallest or not are_square,
     )
 
 
@@ -125,9 +159,8 @@ def colour_bar(settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
 
 def drawn(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[np.uint8]:
     """Return the radiograph at the size of the singles, which all share it: (rows, columns) uint8."""
-    values = analysis.image.display_values
-    place = geometry(values.shape, settings)
-    return to_size(by_whole_factor(values, place.factor), place.rows, place.columns)
+    place = geometry_of(analysis, settings)
+    return _resampled(by_whole_factor(analysis.image.display_values, place.factor), place.rows, place.columns)
 
 
 def single(
@@ -151,7 +184,7 @@ def single(
     -------
     (rows, columns, 3) uint8 RGB; both sizes even when there is a caption.
     """
-    place = geometry(analysis.image.display_values.shape, settings)
+    place = geometry_of(analysis, settings)
     radiograph = drawn(analysis, settings) if radiograph is None else radiograph
     if not burn_in:
         return blend(radiograph, prediction.saliency, settings.colormap, settings.alpha)
@@ -170,9 +203,10 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
     (rows, columns, 3) uint8 RGB; both sizes even.
     """
     values = analysis.image.display_values
-    scale = settings.panel_size / max(values.shape)
-    rows, columns = (max(1, round(side * scale)) for side in values.shape)
-    panel = to_size(values, rows, columns)
+    sides = _square(values.shape, pixel_aspect(analysis.header))
+    scale = settings.panel_size / max(sides)
+    rows, columns = (max(1, round(side * scale)) for side in sides)
+    panel = _resampled(values, rows, columns)
     # A narrow radiograph still needs room for its caption.
     cell = max(columns, round(settings.panel_size * 0.8))
     gap = round(settings.panel_size * 0.022)
@@ -226,6 +260,18 @@ def _blended(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], ...]:
         ((grey * (256 - weight) + rgb[:, channel : channel + 1] * weight + 128) >> 8).astype(np.uint8).reshape(1, -1)
         for channel in range(3)
     )
+
+
+def _square(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
+    """Rows and columns that show a radiograph with square pixels and lose none of its own."""
+    rows, columns = shape
+    return (round(rows * aspect), columns) if aspect > 1 else (rows, round(columns / aspect))
+
+
+def _resampled(values: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    """Average along the side that shrinks before the other one grows: interpolation of both at once would alias."""
+    smaller = to_size(values, min(rows, values.shape[0]), min(columns, values.shape[1]))
+    return to_size(smaller, rows, columns)
 
 
 def _even(value: int) -> int:

@@ -65,11 +65,13 @@ def build(case: Case, earlier: tuple[ResultObject, ...]) -> tuple[ResultObject, 
     del earlier
     settings = case.settings.secondary_capture
     pictures: list[Callable[[], ResultObject]] = []
+    predictions = case.analysis.predictions
+    size = settings.montage + settings.singles * len(predictions)
     if settings.montage:
-        pictures.append(partial(_build_montage, case))
+        pictures.append(partial(_build_montage, case, evidence.instance_number(case, 1, size)))
     if settings.singles:
         radiograph = overlay.drawn(case.analysis, settings)
-        for number, prediction in enumerate(case.analysis.predictions, start=2):
+        for number, prediction in enumerate(predictions, start=evidence.instance_number(case, 2, size)):
             pictures.append(partial(_build_single, case, number, prediction, radiograph))
     return tuple(case.each(_made, pictures))
 
@@ -78,10 +80,10 @@ def _made(picture: Callable[[], ResultObject]) -> ResultObject:
     return picture()
 
 
-def _build_montage(case: Case) -> ResultObject:
+def _build_montage(case: Case, number: int) -> ResultObject:
     rgb = overlay.montage(case.analysis, case.settings.secondary_capture)
     dataset = _start(case, ResultKind.MONTAGE, case.analysis.predictions)
-    dataset.InstanceNumber = 1
+    dataset.InstanceNumber = number
     dataset.ImageComments = _comments(wording.summary(case.analysis), case.analysis.predictions)
     dataset.DerivationDescription = "Radiograph as shown and Grad-CAM saliency of each model, side by side"
     _refer(case, dataset, keeps_locations=False, is_resampled=True)
@@ -93,7 +95,7 @@ def _build_montage(case: Case) -> ResultObject:
 def _build_single(case: Case, number: int, prediction: Prediction, radiograph: NDArray[np.uint8]) -> ResultObject:
     settings = case.settings.secondary_capture
     rgb = overlay.single(case.analysis, prediction, settings, radiograph=radiograph)
-    place = overlay.geometry(case.analysis.image.display_values.shape, settings)
+    place = overlay.geometry_of(case.analysis, settings)
     dataset = _start(case, ResultKind.SINGLE, (prediction,))
     dataset.InstanceNumber = number
     dataset.ImageComments = _comments(f"{wording.NOT_A_DIAGNOSIS}. {wording.RESEARCH_USE}.", (prediction,))
@@ -176,7 +178,10 @@ def _refer(case: Case, dataset: Dataset, *, keeps_locations: bool, is_resampled:
 
 
 def _put_pixels(case: Case, dataset: Dataset, rgb: NDArray[np.uint8]) -> None:
-    """Set the Image Pixel module (PS3.3 C.7.6.3): RGB by pixel, or JPEG Baseline in 4:2:2 (PS3.5 8.2.1)."""
+    """Set the Image Pixel module (PS3.3 C.7.6.3): RGB by pixel, or JPEG Baseline in 4:2:2 (PS3.5 8.2.1).
+
+    Without Pixel Aspect Ratio (0028,0034): pixels are square (PS3.3 C.7.6.3.1.7).
+    """
     settings = case.settings.secondary_capture
     lossy = _source_lossy(case)
     dataset.Rows, dataset.Columns = rgb.shape[:2]

@@ -8,6 +8,7 @@ from scp_node.results import codes, context, document, evidence, uids, wording
 from scp_node.results.case import Case, ResultObject
 from scp_node.results.codes import Concept
 from scp_node.results.content import Relation, code, container, date, image, number, put_container, text, time, uidref
+from scp_node.results.raw import encoded, tag_of
 
 SERIES = (1, "AI pneumonia SR")
 SOP_CLASSES = {
@@ -78,9 +79,17 @@ def _build_one(
 
 
 def _procedures(case: Case) -> list[bytes]:
-    """What was done to the patient, as the source says it, and as every reader knows it; not the analysis."""
+    """What was done to the patient, as the source says it, and as every reader knows it; not the analysis.
+
+    DCMTK 3.6.7 refuses a whole report for a code without a scheme, a URN's for example, and for a meaning of which a
+    character's second byte looks like the delimiter of values. Those stay in Procedure Code Sequence only.
+    """
     configured = Concept.from_setting(case.settings.report.procedure_code)
-    own = context.items_of(case.context, "ProcedureCodeSequence")
+    own = [
+        one
+        for one in context.items_of(case.context, "ProcedureCodeSequence")
+        if encoded(one, tag_of("CodingSchemeDesignator")) and b"\\" not in (encoded(one, tag_of("CodeMeaning")) or b"")
+    ]
     return [code(Relation.HAS_CONCEPT_MOD, codes.PROCEDURE_REPORTED, value) for value in (*own, configured)]
 
 
@@ -130,6 +139,7 @@ def _measurement_group(case: Case, prediction: Prediction, earlier: tuple[Result
     """TID 1501 of one model."""
     modifier, contains = Relation.HAS_CONCEPT_MOD, Relation.CONTAINS
     title, version = wording.plain(prediction.title, 64), wording.plain(prediction.version, 64)
+    probability, threshold = wording.percent_numbers(prediction)
     tracking_uid = uids.uid("tracking", case.sop_instance_uid, prediction.model, prediction.version)
     items = [
         text(Relation.HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, f"Pneumonia {title} {version}"),
@@ -144,10 +154,10 @@ def _measurement_group(case: Case, prediction: Prediction, earlier: tuple[Result
         text(modifier, codes.ALGORITHM_VERSION, version),
         *(text(modifier, codes.ALGORITHM_PARAMETERS, one) for one in _parameters(case, prediction)),
         code(modifier, codes.ALGORITHM_FAMILY, codes.ARTIFICIAL_INTELLIGENCE),
-        number(contains, codes.PROBABILITY, prediction.probability * 100, codes.PERCENT),
+        number(contains, codes.PROBABILITY, probability, codes.PERCENT),
     ]
     if case.settings.report.threshold:
-        items.append(number(contains, codes.THRESHOLD_VALUE, prediction.threshold * 100, codes.PERCENT))
+        items.append(number(contains, codes.THRESHOLD_VALUE, threshold, codes.PERCENT))
     items += [
         code(contains, codes.PNEUMONIA, codes.PRESENT if prediction.is_positive else codes.ABSENT),
         document.source_image(case, codes.SOURCE_OF_MEASUREMENT),
@@ -161,7 +171,7 @@ def _parameters(case: Case, prediction: Prediction) -> tuple[str, ...]:
     """What it takes to repeat the result (TID 4019)."""
     owner = "site" if prediction.is_threshold_overridden else "weights"
     parameters = (
-        f"threshold={wording.decimal(prediction.threshold)}",
+        f"threshold={prediction.threshold!r}",
         f"threshold_source={owner}",
         f"target_layer={prediction.target_layer}",
         f"preprocessing={prediction.preprocessing}",

@@ -1,5 +1,8 @@
 """What results say in words. Nothing here is stronger than what was measured: a class probability and a cut-off."""
 
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
 from inference.records import Analysis, Prediction, WindowSource
 from scp_node.results.uids import PRODUCT, software_version
 
@@ -10,7 +13,10 @@ POSITIVE = "POSITIVE"
 NEGATIVE = "negative"
 """Below the threshold; it does not say that there is no pneumonia."""
 
-MAXIMUM_DECIMALS = 6
+DECIMALS = 4
+"""Of a number in a report, where as many do not contradict the verdict."""
+MAXIMUM_DECIMALS = 13
+"""Of a percentage below 100: Decimal String holds 16 characters (PS3.5 6.2)."""
 
 _WINDOWS = {
     WindowSource.LUNG_HU: "lung window, HU",
@@ -30,13 +36,13 @@ def plain(text: str, length: int) -> str:
 
 def decimal(value: float) -> str:
     """A number with at most four decimals and no trailing zeros, ``87.34``, ``25``."""
-    text = f"{float(value):.4f}".rstrip("0").rstrip(".")
-    return "0" if text in ("-0", "") else text
+    text = _trimmed(f"{float(value):.{DECIMALS}f}")
+    return "0" if text == "-0" else text
 
 
 def threshold_percent(prediction: Prediction) -> str:
     """The operating point, ``25 %``."""
-    return f"{decimal(prediction.threshold * 100)} %"
+    return f"{_trimmed(_percents(prediction, 2)[1])} %"
 
 
 def probability_percent(prediction: Prediction) -> str:
@@ -44,12 +50,16 @@ def probability_percent(prediction: Prediction) -> str:
 
     24.9996 % under a threshold of 25 % must not read ``25.00 % negative``.
     """
-    percent, threshold = prediction.probability * 100, prediction.threshold * 100
-    for decimals in range(2, MAXIMUM_DECIMALS + 1):
-        shown = f"{percent:.{decimals}f}"
-        if (float(shown) >= float(decimal(threshold))) == prediction.is_positive:
-            return f"{shown} %"
-    return f"{percent!r} %"
+    return f"{_percents(prediction, 2)[0]} %"
+
+
+def percent_numbers(prediction: Prediction) -> tuple[str, str]:
+    """Probability and threshold in percent as Decimal Strings (PS3.5 6.2), ``("87.3421", "25")``.
+
+    Who compares them finds the verdict, however close they are.
+    """
+    probability, threshold = _percents(prediction, DECIMALS)
+    return _trimmed(probability), _trimmed(threshold)
 
 
 def verdict(prediction: Prediction) -> str:
@@ -111,3 +121,33 @@ def notes(analysis: Analysis) -> tuple[str, ...]:
 def software() -> str:
     """Product and version."""
     return f"{PRODUCT} {software_version()}"
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".")
+
+
+def _percents(prediction: Prediction, decimals: int) -> tuple[str, str]:
+    """Probability and threshold in percent, as short as the verdict allows.
+
+    Parameters
+    ----------
+    decimals
+        Of the probability at least; the threshold has four or as many as the probability.
+    """
+    return next(
+        (probability, threshold)
+        for probability, threshold in _candidates(prediction, decimals)
+        if (Decimal(probability) >= Decimal(threshold)) == prediction.is_positive
+    )
+
+
+def _candidates(prediction: Prediction, decimals: int) -> Iterator[tuple[str, str]]:
+    # The digits that distinguish two floats keep their order; products with 100 may be equal.
+    probability = Decimal(repr(float(prediction.probability))).scaleb(2)
+    threshold = Decimal(repr(float(prediction.threshold))).scaleb(2)
+    for digits in range(decimals, MAXIMUM_DECIMALS + 1):
+        yield f"{probability:.{digits}f}", f"{threshold:.{max(digits, DECIMALS)}f}"
+    # Only a probability below its threshold gets here: they round to the same, and so are rounded apart.
+    last = Decimal(1).scaleb(-MAXIMUM_DECIMALS)
+    yield f"{probability.quantize(last, ROUND_FLOOR):f}", f"{threshold.quantize(last, ROUND_CEILING):f}"

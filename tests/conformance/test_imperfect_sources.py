@@ -25,10 +25,10 @@ TRIAL = {
 }
 
 
-def code(value: str, keyword: str = "CodeValue", meaning: str = "Chest") -> Dataset:
+def code(value: str, keyword: str = "CodeValue", meaning: str = "Chest", scheme: str = "99LOCAL") -> Dataset:
     """One item of a code sequence, whatever is wrong with it; as bytes, which pydicom does not judge."""
     item = Dataset()
-    for name, one in ((keyword, value), ("CodingSchemeDesignator", "99LOCAL"), ("CodeMeaning", meaning)):
+    for name, one in ((keyword, value), ("CodingSchemeDesignator", scheme), ("CodeMeaning", meaning)):
         vr = {"LongCodeValue": "UC", "URNCodeValue": "UR", "CodeMeaning": "LO"}.get(name, "SH")
         put(item, tag_of(name), vr, one.encode())
     return item
@@ -45,6 +45,7 @@ SOURCES: dict[str, dict[str, object]] = {
     "code that is a URN": {"ProcedureCodeSequence": [code("urn:oid:1.2.840.113619.1")]},
     "long code": {"ProcedureCodeSequence": [code(LONG_CODE, "LongCodeValue")]},
     "URN": {"ProcedureCodeSequence": [code("urn:oid:1.2.840.113619.1", "URNCodeValue")]},
+    "URN without scheme": {"ProcedureCodeSequence": [code("urn:oid:1.2.840.113619.1", "URNCodeValue", scheme="")]},
     "two codes in one": {"ProcedureCodeSequence": [code("A\\B"), code("CXR1")]},
     "two meanings": {"ProcedureCodeSequence": [code("A", meaning="B\\C"), code("CXR1")]},
     "no code": {"ProcedureCodeSequence": [code("")]},
@@ -95,6 +96,16 @@ def test_dcmtk_says_the_long_code(tmp_path: Path) -> None:
     files = written(tmp_path, saved(tmp_path, SOURCES["code too long"]))
     _, output = said_by("dsrdump", "-q", "+Pc", files[4])
     assert f"({LONG_CODE},99LOCAL" in output
+
+
+def test_dcmtk_reads_a_report_of_a_procedure_whose_meaning_has_a_backslash_in_a_character(tmp_path: Path) -> None:
+    item = code("A")
+    put(item, tag_of("CodeMeaning"), "LO", b"\x81\x5c")
+    values = {"SpecificCharacterSet": "GB18030", "ProcedureCodeSequence": [item]}
+    for report in written(tmp_path, saved(tmp_path, values))[4:]:
+        status, output = said_by("dsrdump", "-q", report)
+        assert status == 0, output
+        assert dcmread(report).ProcedureCodeSequence[0].CodeValue == "A"
 
 
 def test_the_gate_bites(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Every kind of result of every kind of source, in front of validators that had no part in making it."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -197,6 +198,42 @@ def test_every_setting_makes_valid_objects(tmp_path: Path, name: str, variant: s
         assert complaints(file) == [], file.name
         if "report" in file.name or "summary" in file.name:
             assert said_by("dsrdump", "-q", file)[0] == 0
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ImagerPixelSpacing": [0.8, 0.4]},
+        {"ImagerPixelSpacing": None, "PixelAspectRatio": [2, 1]},
+        {"ImagerPixelSpacing": None, "PixelAspectRatio": [4, 5]},
+    ],
+    ids=["spacing", "ratio", "wide"],
+)
+def test_pixels_that_are_not_square_make_valid_objects(tmp_path: Path, attributes: dict[str, object]) -> None:
+    """Pixel Aspect Ratio is Type 1C and absent where it is 1:1 (PS3.3 C.7.6.3.1.7), as it is in each result."""
+    source = tmp_path / "source.dcm"
+    phantoms.cr(rows=300, columns=500, InstanceNumber=2, **attributes).save_as(source, enforce_file_format=True)
+    for file in written(tmp_path, source):
+        assert complaints(file) == [], file.name
+        assert said_by("dcmdump", "-q", "+P", "0028,0034", file) == (0, "")
+        place = int(file.name[0])
+        expected = 5 + place if place < 4 else 2
+        assert f"[{expected}]" in said_by("dcmdump", "-q", "+P", "0020,0013", file)[1].replace(" ", "")
+
+
+def test_dcmtk_reads_numbers_that_agree_with_the_verdict(tmp_path: Path) -> None:
+    """The next float below the threshold: as many digits as a Decimal String can hold (PS3.5 6.2)."""
+    source = tmp_path / "source.dcm"
+    phantoms.cr(rows=64, columns=64).save_as(source, enforce_file_format=True)
+    close = prediction("resnet18", probability=float(np.nextafter(0.25, 0)), has_evidence=True)
+    analysis = dataclasses.replace(analysis_of(source), predictions=(close,))
+    results = build_results(analysis, ResultSettings(), made_at=datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
+    file = tmp_path / "report.dcm"
+    file.write_bytes(next(one for one in results if "report" in one.kind.value).encode())
+    assert complaints(file) == []
+    _, output = said_by("dsrdump", "-q", file)
+    assert '"24.9999999999999" (%' in output
+    assert '"25" (%' in output
 
 
 def test_dcmtk_decodes_the_jpeg_variant_to_nearly_the_same_picture(tmp_path: Path) -> None:

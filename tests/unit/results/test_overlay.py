@@ -8,6 +8,7 @@ from PIL import Image
 
 from config.results import SecondaryCaptureSettings
 from inference.imaging.shrink import to_size
+from scp_node.demo import phantoms
 from scp_node.results import canvas, captions, overlay, wording
 
 SETTINGS = SecondaryCaptureSettings()
@@ -91,6 +92,71 @@ def test_geometry_of_a_single(rows, columns, expected):
     assert (place.rows, place.columns, place.left, place.is_resampled, place.keeps_locations) == expected
     assert place.width % 2 == 0
     assert place.width >= place.left + place.columns
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "aspect", "expected"),
+    [
+        (300, 500, 2.0, (600, 500, 6, True, False)),
+        (600, 300, 0.5, (600, 600, 0, True, False)),
+        (3000, 2500, 2.0, (2000, 833, 0, True, False)),
+        (600, 600, 1.0005, (600, 600, 0, False, True)),
+    ],
+)
+def test_geometry_of_a_single_whose_pixels_are_made_square(rows, columns, aspect, expected):
+    place = overlay.geometry((rows, columns), SETTINGS, aspect)
+    assert (place.rows, place.columns, place.left, place.is_resampled, place.keeps_locations) == expected
+
+
+def disc(rows, columns):
+    """A radiograph with a disc in its middle that fills most of the shorter side, given square pixels of one area."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    return np.where(((y - rows / 2) / rows) ** 2 + ((x - columns / 2) / columns) ** 2 < 0.16, 255, 0).astype(np.uint8)
+
+
+def extent(picture):
+    """Rows and columns that the disc takes; words and heat map are left out of what is passed."""
+    grey_values = picture.max(axis=2) > 128
+    return np.ptp(np.flatnonzero(grey_values.any(axis=1))) + 1, np.ptp(np.flatnonzero(grey_values.any(axis=0))) + 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ((300, 600), {"ImagerPixelSpacing": [0.8, 0.4]}),
+        ((600, 300), {"ImagerPixelSpacing": None, "PixelAspectRatio": [1, 2]}),
+        ((1500, 3000), {"PixelSpacing": [0.2, 0.1]}),
+        ((250, 2500), {"ImagerPixelSpacing": None, "PixelAspectRatio": [10, 1]}),
+    ],
+)
+def test_what_is_round_looks_round(analysis_of, shape, attributes):
+    """A viewer shows pixels as squares where a picture does not say otherwise."""
+    analysis = analysis_of(phantoms.cr(rows=shape[0], columns=shape[1], **attributes))
+    image = dataclasses.replace(analysis.image, display_values=disc(*shape))
+    analysis = dataclasses.replace(analysis, image=image)
+    # The second model has no evidence: nothing is drawn over the disc.
+    rows, columns = extent(overlay.single(analysis, analysis.predictions[1], SETTINGS, burn_in=False))
+    assert abs(rows - columns) <= 0.01 * rows
+    picture = overlay.montage(analysis, SETTINGS)
+    head, gap = captions.head_height(picture.shape[1]), round(768 * 0.022)
+    rows, columns = extent(picture[head + gap : head + gap + 768, 2 * gap : 2 * gap + 768])
+    assert abs(rows - columns) <= 0.01 * rows
+    assert rows == pytest.approx(0.8 * 768, abs=6)
+
+
+def test_the_map_is_stretched_with_the_radiograph(analysis_of):
+    """Row 1 of 7 and column 5 of 7 stay that, of a picture twice as high."""
+    analysis = analysis_of(phantoms.cr(rows=350, columns=700, ImagerPixelSpacing=[0.8, 0.4]))
+    saliency = np.zeros((7, 7), np.float32)
+    saliency[1, 5] = 1
+    prediction = dataclasses.replace(analysis.predictions[0], saliency=saliency)
+    values = np.full((350, 700), 100, np.uint8)
+    analysis = dataclasses.replace(analysis, image=dataclasses.replace(analysis.image, display_values=values))
+    change = overlay.single(analysis, prediction, SETTINGS, burn_in=False)[:, :, 0].astype(int) - 100
+    assert change.shape == (700, 700)
+    row, column = np.unravel_index(change.argmax(), change.shape)
+    assert abs(row - 150) < 30
+    assert abs(column - 550) < 30
 
 
 @pytest.mark.parametrize("shape", [(640, 560), (501, 701), (2100, 1801), (90, 2000), (2000, 90), (1, 1)])

@@ -119,6 +119,38 @@ def test_numbers(analysis, made_at):
     assert not children(groups(measurement_report(analysis, made_at, without))[0], "Threshold Value")
 
 
+@pytest.mark.parametrize(
+    ("probability", "threshold", "expected"),
+    [
+        (0.2499999, 0.25, ("24.99999", "25")),
+        (0.24999999999, 0.25, ("24.999999999", "25")),
+        (0.2500002, 0.2500004, ("25.00002", "25.00004")),
+        (0.25, 0.25, ("25", "25")),
+    ],
+)
+def test_numbers_do_not_contradict_the_verdict(analysis, made_at, probability, threshold, expected):
+    """A reader that compares the numbers finds what the report says of them."""
+    close = dataclasses.replace(analysis.predictions[0], probability=probability, threshold=threshold)
+    report = measurement_report(dataclasses.replace(analysis, predictions=(close,)), made_at)
+    (group,) = groups(report)
+    shown = tuple(
+        str(children(group, meaning)[0].MeasuredValueSequence[0].NumericValue)
+        for meaning in ("Probability", "Threshold Value")
+    )
+    assert shown == expected
+    said = children(group, "Pneumonia")[0].ConceptCodeSequence[0].CodeMeaning
+    assert said == ("Present" if float(shown[0]) >= float(shown[1]) else "Absent")
+    assert f"threshold={threshold}" in [item.TextValue for item in children(group, "Algorithm Parameters")]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, 1), (2, 2), (None, 1), ("", 1), (0, 1), (10**6 + 1, 1)])
+def test_reports_are_numbered_as_their_sources_are(analysis_of, made_at, number, expected):
+    """Reports of two radiographs of one series share a series too."""
+    analysis = analysis_of(phantoms.cr(rows=64, columns=64, InstanceNumber=number))
+    for kind in (ResultKind.MEASUREMENT_REPORT, ResultKind.TEXT_SUMMARY):
+        assert {report.InstanceNumber for report in reports(analysis, SMALL, made_at, kind)} == {expected}
+
+
 def test_a_result_can_be_repeated_from_its_report(analysis, made_at):
     """TID 4019: weights, layer, preprocessing, rendering, threshold, and whose threshold it is."""
     first, _, site = groups(measurement_report(analysis, made_at))

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptu
 from config.results import ResultSettings, SecondaryCaptureSettings
 from scp_node.demo import encodings, phantoms
 from scp_node.records import ResultKind
-from scp_node.results import overlay
+from scp_node.results import captions, overlay
 from scp_node.results.catalog import build_results
 
 JPEG = ResultSettings(secondary_capture=SecondaryCaptureSettings(transfer_syntax="jpeg"))
@@ -36,6 +36,32 @@ def test_the_montage_comes_first_then_one_single_per_model(analysis, made_at):
     for picture, prediction in zip(made[1:], analysis.predictions, strict=True):
         expected = overlay.single(analysis, prediction, SecondaryCaptureSettings())
         assert np.array_equal(picture.pixel_array, expected)
+
+
+@pytest.mark.parametrize(
+    ("pictures_of", "first", "second"),
+    [
+        ({}, [1, 2, 3, 4], [5, 6, 7, 8]),
+        ({"singles": False}, [1], [2]),
+        ({"montage": False}, [2, 3, 4], [5, 6, 7]),
+    ],
+)
+def test_radiographs_of_one_series_do_not_share_numbers(analysis_of, made_at, pictures_of, first, second):
+    """Viewers sort a series by Instance Number: the pictures of one exposure stay together."""
+    settings = ResultSettings(secondary_capture=SecondaryCaptureSettings(**pictures_of))
+    for number, expected in ((1, first), (2, second)):
+        analysis = analysis_of(phantoms.cr(rows=64, columns=64, InstanceNumber=number))
+        assert [p.InstanceNumber for p in pictures(analysis, settings, made_at)] == expected
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR IS:UserWarning")  # planted on purpose
+@pytest.mark.parametrize(
+    ("number", "first"),
+    [("+3", 9), ("007", 25), (10**6, 3999997), (None, 1), ("", 1), (0, 1), (-2, 1), (10**6 + 1, 1), (["2", "3"], 1)],
+)
+def test_a_source_without_a_usable_number_counts_as_the_first(analysis_of, made_at, number, first):
+    analysis = analysis_of(phantoms.cr(rows=64, columns=64, InstanceNumber=number))
+    assert [p.InstanceNumber for p in pictures(analysis, ResultSettings(), made_at)] == list(range(first, first + 4))
 
 
 def test_pixels_are_plain_rgb_and_nothing_of_the_source_windows_them(analysis, made_at):
@@ -73,6 +99,54 @@ def test_locations_are_kept_where_the_radiograph_is_drawn_as_it_is(analysis_of, 
     for single in made[1:]:
         assert single.SourceImageSequence[0].SpatialLocationsPreserved == expected
         assert ("DerivationCodeSequence" in single) == (expected == "NO")
+
+
+NO_SPACING = {"ImagerPixelSpacing": None}
+TALL_PIXELS = {
+    "detector": {"ImagerPixelSpacing": [0.8, 0.4]},
+    "calibrated": {"ImagerPixelSpacing": [0.4, 0.4], "PixelSpacing": [0.6, 0.3]},
+    "film": NO_SPACING | {"NominalScannedPixelSpacing": [0.2, 0.1]},
+    "ratio only": NO_SPACING | {"PixelAspectRatio": [2, 1]},
+    "spacing of zero": NO_SPACING | {"PixelSpacing": [0, 0], "PixelAspectRatio": [2, 1]},
+    "spacing of no detector": {"ImagerPixelSpacing": [0.001, 1000], "PixelAspectRatio": [2, 1]},
+}
+
+
+@pytest.mark.parametrize("attributes", TALL_PIXELS.values(), ids=TALL_PIXELS)
+def test_every_picture_has_square_pixels(analysis_of, made_at, attributes):
+    """So it needs no Pixel Aspect Ratio (PS3.3 C.7.6.3.1.7), whose absence would mean 1:1."""
+    made = pictures(analysis_of(phantoms.cr(rows=300, columns=500, **attributes)), ResultSettings(), made_at)
+    assert (made[1].Rows - captions.single_height(512), made[1].Columns) == (600, 512)
+    for picture in made:
+        assert "PixelAspectRatio" not in picture
+        assert "PixelSpacing" not in picture
+        assert picture.SourceImageSequence[0].SpatialLocationsPreserved == "NO"
+        assert [code.CodeValue for code in picture.DerivationCodeSequence] == ["113085"]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        NO_SPACING,
+        {"ImagerPixelSpacing": [0.143, 0.143]},
+        {"ImagerPixelSpacing": [0.143, 0.1430001]},
+        {"ImagerPixelSpacing": [0.143]},
+        {"ImagerPixelSpacing": [0.001, 1000]},
+        NO_SPACING | {"PixelAspectRatio": [1, 1]},
+        NO_SPACING | {"PixelAspectRatio": [0, 1]},
+        NO_SPACING | {"PixelAspectRatio": [1, 4000]},
+        {"ImagerPixelSpacing": [0.8, 0.8], "PixelAspectRatio": [2, 1]},
+    ],
+)
+def test_square_pixels_are_drawn_as_they_are(analysis_of, made_at, attributes):
+    analysis = analysis_of(phantoms.cr(rows=560, columns=640, **attributes))
+    _, *singles = pictures(analysis, ResultSettings(), made_at)
+    values = analysis.image.display_values
+    plain = singles[1].pixel_array[: values.shape[0], : values.shape[1]]
+    assert np.array_equal(plain, np.repeat(values[:, :, None], 3, axis=2))
+    for single in singles:
+        assert single.SourceImageSequence[0].SpatialLocationsPreserved == "YES"
+        assert "DerivationCodeSequence" not in single
 
 
 def test_no_picture_shows_who_the_patient_is(analysis_of, made_at):
