@@ -22,6 +22,8 @@ ENCODINGS = {
 def node(file: str):
     import cv2
 
+    from config.analysis import AnalysisSettings
+    from inference.cores import threads_for_pictures
     from inference.imaging.render import render
     from inference.imaging.source import read_header, read_pixels
     from inference.models.preprocess import InputSpec, to_model_input
@@ -29,9 +31,10 @@ def node(file: str):
 
     # As in a child process.
     cv2.setNumThreads(1)
+    threads = threads_for_pictures(AnalysisSettings())
 
     def run():
-        image = render(read_pixels(read_header(Path(file))), RenderRule.AUTO)
+        image = render(read_pixels(read_header(Path(file)), threads=threads), RenderRule.AUTO)
         return to_model_input(image.display_values, InputSpec())
 
     return run
