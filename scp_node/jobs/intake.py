@@ -13,9 +13,9 @@ from config.storage import SpoolSettings
 from scp_node.errors import BusyError
 from scp_node.jobs import database, deliveries, order, trace
 from scp_node.jobs.accession import Pseudonyms
-from scp_node.jobs.analysis import first_job_id
+from scp_node.jobs.analysis import first_job_id, restart_analysis
 from scp_node.jobs.queues import Jobs
-from scp_node.jobs.states import settle
+from scp_node.jobs.states import DeadLetterReason, change, settle
 from scp_node.jobs.tables import conflict, instance, sent_uid
 from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInstance
 from scp_node.spool.store import Spool
@@ -78,8 +78,7 @@ class Filing:
             # Its file could be removed as that of the old row. In a moment this is simply a new instance.
             raise BusyError("what is there under this UID is being removed")
         if known.sha256 == received.sha256:
-            received.file.unlink(missing_ok=True)
-            self._resume(known.id, received)
+            self._file_again(known, received)
             return Intake.DUPLICATE
         if self._backlog is not None and known.id is None:
             self._backlog.require_room(received.size_bytes)
@@ -226,14 +225,39 @@ class Filing:
             .on_conflict_do_nothing()
         )
 
-    def _resume(self, instance_id: int, received: ReceivedInstance) -> None:
-        """Take up deliveries that were given up or that a new destination lacks; an analysis is never repeated."""
+    def _file_again(self, known: sa.Row[Any], received: ReceivedInstance) -> None:
+        """Keep the file that is there; where it is lost, the new one takes its place."""
+        if self._spool.path(known.file).exists():
+            received.file.unlink(missing_ok=True)
+            self._resume(known.id, received, None)
+            return
+        log.warning("a received file was missing and has come again", sop_instance_uid=received.sop_instance_uid)
+        file = self._spool.adopt(received.file, received.sha256)
+        try:
+            self._resume(known.id, received, file)
+        except Exception:
+            self._take_back(file)
+            raise
+
+    def _resume(self, instance_id: int, received: ReceivedInstance, file: str | None) -> None:
+        """Take up deliveries that were given up or that a new destination lacks; an analysis is never repeated.
+
+        Parameters
+        ----------
+        file
+            What takes the place of a lost one: then an analysis that could not read that is begun anew.
+        """
         with database.write(self._engine) as connection:
             row = database.lock_instance(connection, instance_id)
             if row is None or row.removal is not None:
                 raise BusyError("what is there under this UID is being removed")
             self._trace(connection, trace.Event.DUPLICATE, received, instance_id)
+            if file is not None:
+                change(connection, instance_id, file=file)
+                self._require_file(file)
             if row.analysed_at is None:
+                if file is not None and row.reason == DeadLetterReason.UNREADABLE.value:
+                    restart_analysis(connection, self._jobs, row, self._models)
                 return
             begun = deliveries.begin(connection, self._jobs, row, self._destinations)
             begun += deliveries.restart(connection, self._jobs, row, (DeliveryState.REFUSED,))
@@ -243,7 +267,11 @@ class Filing:
 
 _ASKED = sa.select(sa.bindparam("uid", type_=sa.Text).label("uid")).subquery()
 _KNOWN: sa.Select[Any] = sa.select(
-    sent_uid.c.sop_instance_uid.label("sent_uid"), instance.c.id, instance.c.sha256, instance.c.removal
+    sent_uid.c.sop_instance_uid.label("sent_uid"),
+    instance.c.id,
+    instance.c.sha256,
+    instance.c.removal,
+    instance.c.file,
 ).select_from(
     _ASKED.outerjoin(sent_uid, sent_uid.c.sop_instance_uid == _ASKED.c.uid).outerjoin(
         instance, instance.c.sop_instance_uid == _ASKED.c.uid

@@ -250,6 +250,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "sqlite: CREATE INDEX instance_by_study ON instance (study_instance_uid)",
         "postgresql: CREATE INDEX instance_by_study ON instance (study_instance_uid text_pattern_ops)",
     ),
+    ("CREATE TABLE spool_identity (value TEXT NOT NULL)",),
 )
 
 _IDENTITY = {

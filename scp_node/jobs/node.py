@@ -13,7 +13,7 @@ from inference.errors import InferenceError
 from scp_node.audit.auditor import Auditor
 from scp_node.audit.trail import AuditError
 from scp_node.errors import DatabaseError, StartError
-from scp_node.jobs import database, queues
+from scp_node.jobs import database, queues, spool_identity
 from scp_node.jobs.auditing import open_auditor
 from scp_node.jobs.migrations import migrate
 from scp_node.jobs.queues import Jobs
@@ -157,11 +157,11 @@ class Node:
     def _start(self, started: ExitStack) -> None:
         settings = self._settings
         spool = Spool(settings.spool)
-        spool.create()
-        spool.sweep_incoming(_STALE_INCOMING_S)
         engine = database.open_engine(settings.database.url)
         started.callback(engine.dispose)
         migrate(engine)
+        spool_identity.settle(engine, spool)
+        spool.sweep_incoming(_STALE_INCOMING_S)
         queues.migrate(settings.database.url)
         jobs = Jobs(engine)
         started.callback(jobs.close)

@@ -215,6 +215,9 @@ trace_seal = sa.Table(
 )
 """Digests over the records of the trace, each over the one before too."""
 
+spool_identity = sa.Table("spool_identity", metadata, sa.Column("value", sa.Text, nullable=False))
+"""One row: what stands in the file `spool_identity.FILE` of the spool that belongs to this database."""
+
 chore = sa.Table(
     "chore",
     metadata,

@@ -59,6 +59,38 @@ def test_the_same_object_again_makes_nothing_new(filing, engine, receive):
     assert not again.file.exists()
 
 
+def test_a_file_that_was_lost_comes_again_and_is_kept(filing, engine, spool, receive):
+    """The disk was restored from an older copy: who is told that it is there must find it there."""
+    filing.accept(receive("1.2.3", b"pixels"))
+    (before,) = _rows(engine, instance)
+    spool.path(before.file).unlink()
+    again = receive("1.2.3", b"pixels")
+    assert filing.accept(again) is Intake.DUPLICATE
+    (after,) = _rows(engine, instance)
+    assert spool.path(after.file).read_bytes() == b"pixels"
+    assert not again.file.exists()
+    assert (after.state, after.job_id) == (before.state, before.job_id)
+    assert len(_workflows(engine)) == 1
+
+
+def test_an_analysis_that_found_no_file_begins_anew_when_the_file_comes_again(filing, engine, spool, receive):
+    filing.accept(receive("1.2.3", b"pixels"))
+    (before,) = _rows(engine, instance)
+    spool.path(before.file).unlink()
+    with database.write(engine) as connection:
+        values = {"state": "dead_letter", "reason": "unreadable", "file": "objects/ab/cd/older-place.dcm"}
+        connection.execute(sa.update(instance).values(values))
+    assert filing.accept(receive("1.2.3", b"pixels")) is Intake.DUPLICATE
+    (after,) = _rows(engine, instance)
+    assert (after.state, after.reason, after.round) == (InstanceState.RECEIVED, None, 2)
+    assert spool.path(after.file).read_bytes() == b"pixels"
+    # Damaged as it came, and still there: that is not repeated.
+    with database.write(engine) as connection:
+        connection.execute(sa.update(instance).values(state="dead_letter", reason="unreadable"))
+    filing.accept(receive("1.2.3", b"pixels"))
+    assert _rows(engine, instance)[0].state == InstanceState.DEAD_LETTER
+
+
 def test_other_bytes_under_the_same_uid_are_kept_aside(filing, engine, spool, receive):
     filing.accept(receive("1.2.3", b"first"))
     other = receive("1.2.3", b"second", calling_ae_title="CR2")
