@@ -25,6 +25,7 @@ from scp_node.spool.store import Spool
 
 log = structlog.get_logger(__name__)
 
+_FULL_DISK_DELAY_S = 30.0
 _MODELS_DELAY_S, _LONGEST_DELAY_S = 30.0, 3600.0
 _LATER_ATTEMPTS = 12
 """Repeats, twice as long after each other up to the longest, when the models fail: six hours in all."""
@@ -186,7 +187,8 @@ class AnalysisWork:
                 return InstanceState.DEAD_LETTER
             case NotNow():
                 crashes = row.crashes if summary.is_counted else 0
-                restart_analysis(connection, self._jobs, row, self._models, delay_s=summary.delay_s, crashes=crashes)
+                delay_s = _FULL_DISK_DELAY_S if summary.delay_s is None else summary.delay_s
+                restart_analysis(connection, self._jobs, row, self._models, delay_s=delay_s, crashes=crashes)
                 return InstanceState.RECEIVED
             case Analysed():
                 return self._record_results(connection, row, summary)

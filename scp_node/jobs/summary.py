@@ -68,13 +68,13 @@ class NotNow:
     Parameters
     ----------
     delay_s
-        Until it is made.
+        Until it is made; None: as long as for a full disk.
     is_counted
         Whether the processes that have ended on it so far count on.
     """
 
     detail: str
-    delay_s: float = 30.0
+    delay_s: float | None = None
     is_counted: bool = False
 
 
