@@ -75,7 +75,16 @@ class Town:
         turn = itertools.count()
 
         def until_mended(status):
-            return lambda _uid: 0x0000 if self.mended.is_set() else status
+            # The same for all objects of an association, which has a thread of its own: one that takes the second
+            # object after it refused the first has taken what it takes.
+            association = threading.local()
+
+            def answer(_uid):
+                if not hasattr(association, "status"):
+                    association.status = 0x0000 if self.mended.is_set() else status
+                return association.status
+
+            return answer
 
         def slowly(_uid):
             time.sleep(0.3)
