@@ -1,6 +1,7 @@
 """The analyse job as the worker runs it: one instance to a child process, its answer into the database."""
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -162,7 +163,9 @@ class AnalysisWork:
                 # Cancelled meanwhile: the answer is not wanted any more.
                 return "stale"
             state = self._record(connection, row, summary)
-        log.info(
+        log.log(
+            # What waits for a person is to be seen at any level that one would set.
+            logging.WARNING if state is InstanceState.DEAD_LETTER else logging.INFO,
             "instance analysed",
             sop_instance_uid=row.sop_instance_uid,
             state=state.value,

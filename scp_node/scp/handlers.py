@@ -1,6 +1,7 @@
 """What happens with a C-ECHO and a C-STORE: bytes to disk, a few checks, hand over, answer. Parses no pixels."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -183,7 +184,9 @@ class Handlers:
             return answer
         finally:
             reception.discard()
-        log.info(
+        log.log(
+            # Other bytes under the same UID are set aside for a person to look at.
+            logging.WARNING if intake is Intake.CONFLICT else logging.INFO,
             "instance stored",
             intake=intake.value,
             size_bytes=instance.size_bytes,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 from summaries import PREDICTION, analysed
 
 from config.analysis import AnalysisSettings
@@ -196,6 +197,15 @@ def test_every_kind_of_failure_is_one_dead_letter_with_its_reason(bench, tmp_pat
     # The neighbour is unharmed.
     bench.arrive(analysed("2.25.1"), uid="1.2.4")
     assert bench.analyse("1.2.4") == InstanceState.DELIVERING
+
+
+def test_what_waits_for_a_person_is_a_warning(bench):
+    bench.arrive(Hopeless(reason=DeadLetterReason.UNREADABLE, detail="cut off"))
+    bench.arrive(analysed("2.25.1"), uid="1.2.4")
+    with capture_logs() as logs:
+        bench.analyse()
+        bench.analyse("1.2.4")
+    assert [one["log_level"] for one in logs if one["event"] == "instance analysed"] == ["warning", "info"]
 
 
 def test_crashes_below_the_limit_are_survived_and_counted(bench, tmp_path):
