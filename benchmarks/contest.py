@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -131,6 +130,12 @@ def compare(
     ]
 
 
+def _peak_mb() -> float:
+    """Of this program: what `getrusage` says begins with the memory of who started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
 def _serve(name: str) -> None:
     module, _, factory = name.partition(":")
     answers = os.fdopen(os.dup(1), "w")
@@ -147,7 +152,7 @@ def _serve(name: str) -> None:
         found = {
             "wall_s": time.perf_counter() - wall,
             "cpu_s": time.process_time() - cpu,
-            "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            "peak_mb": _peak_mb(),
         }
         answers.write(json.dumps(found) + "\n")
         answers.flush()
