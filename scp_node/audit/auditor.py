@@ -97,11 +97,17 @@ class Auditor:
         try:
             event = self._events.get(timeout=timeout_s)
             while event is not None:
-                self._add(self._node.alert(event))
+                self._take(event)
                 event = self._events.get_nowait()
         except queue.Empty:
             return False
         return True
+
+    def _take(self, event: SecurityEvent) -> None:
+        try:
+            self._add(self._node.alert(event))
+        except Exception:  # one event that cannot be told must not end the thread, and with it the whole trail
+            _log.exception("audit message lost", kind=event.kind.value)
 
     def _add(self, message: Message) -> None:
         if len(self._waiting) == self._waiting.maxlen:

@@ -41,7 +41,7 @@ class Forwarding:
         self._settings = settings
         self._connect = connect
         self._collector: Collector | None = None
-        self._is_failing = False
+        self._troubles: set[type[Exception]] = set()
         self._woken = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="audit forwarding", daemon=True)
@@ -74,41 +74,75 @@ class Forwarding:
 
     def _run(self) -> None:
         with contextlib.ExitStack() as held:
-            lock = held.enter_context(_open_private(self._trail.file.with_suffix(".lock"), os.O_RDWR))
+            lock: BinaryIO | None = None
             has_lock = False
             while True:
                 # Read before the work: what is written during it wakes again.
                 is_last_round = self._is_stopping
                 self._woken.clear()
-                has_lock = has_lock or _take(lock)
-                if has_lock:
-                    self._send_all()
+                try:
+                    if lock is None:
+                        lock = held.enter_context(_open_private(self._trail.file.with_suffix(".lock"), os.O_RDWR))
+                    has_lock = has_lock or _take(lock)
+                    if has_lock:
+                        self._send_all()
+                    self._recover()
+                except Exception as error:  # top of a thread: whatever ends it would silence the trail for good
+                    self._fail(error)
                 if is_last_round:
                     break
-                self._woken.wait(self._settings.retry_s if self._is_failing else _POLL_S)
-            if self._collector is not None:
-                self._collector.close()
+                self._woken.wait(self._settings.retry_s if self._troubles else _POLL_S)
+            self._hang_up()
 
     def _send_all(self) -> None:
-        try:
-            sent = self.sent()
-            entries = self._trail.entries(after=sent)
-            while batch := list(islice(entries, _AT_ONCE)):
-                if self._collector is None:
-                    self._collector = self._connect(self._settings)
-                self._collector.send([frame(entry.message, entry.at) for entry in batch])
-                sent = batch[-1].sequence
-                self._remember(sent)
-                if self._is_failing:
-                    self._is_failing = False
-                    _log.info("audit collector takes messages again", sent=sent)
-        except (OSError, NodeError) as error:
-            if not self._is_failing:
-                _log.warning("audit collector takes no messages; they wait in the file", error=str(error))
-            self._is_failing = True
-            if self._collector is not None:
-                self._collector.close()
-                self._collector = None
+        sent = self.sent()
+        newest = self._trail.newest()
+        if newest is not None and sent > newest:
+            sent = self._begin_anew(sent)
+        elif sent == newest:
+            return
+        entries = self._trail.entries(after=sent)
+        while batch := list(islice(entries, _AT_ONCE)):
+            if self._collector is None:
+                self._collector = self._connect(self._settings)
+            self._collector.send([frame(entry.message, entry.at) for entry in batch])
+            sent = batch[-1].sequence
+            self._remember(sent)
+            self._recover()
+
+    def _begin_anew(self, sent: int) -> int:
+        """What was sent is ahead of the trail: it was moved away, and nothing of the new one has been sent."""
+        # Looked at again while nobody writes.
+        with self._trail.writing() as writer:
+            newest = writer.sequence
+        if sent <= newest:
+            return sent
+        _log.warning("audit trail begins anew", sent=sent, newest=newest)
+        self._remember(0)
+        return 0
+
+    def _fail(self, error: Exception) -> None:
+        """Log each kind of trouble when it begins, not at each attempt while it lasts."""
+        if type(error) not in self._troubles:
+            is_known = isinstance(error, OSError | NodeError)
+            _log.warning(
+                "audit collector takes no messages; they wait in the file",
+                error=str(error),
+                exc_info=None if is_known else error,
+            )
+        self._troubles.add(type(error))
+        self._hang_up()
+
+    def _recover(self) -> None:
+        if self._troubles:
+            self._troubles.clear()
+            _log.info("audit collector takes messages again", sent=self.sent())
+
+    def _hang_up(self) -> None:
+        collector, self._collector = self._collector, None
+        if collector is not None:
+            with contextlib.suppress(OSError):
+                collector.close()
 
     def _remember(self, sent: int) -> None:
         # Not synchronised: after a power cut the collector gets some messages twice, never one message less.

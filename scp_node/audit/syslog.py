@@ -126,7 +126,10 @@ class _Stream:
 
     def _require_open(self) -> None:
         """Raise when the peer has closed; a collector sends nothing but the end, and TLS its own records."""
-        while select.select([self._connection], [], [], 0)[0]:
+        # Not `select`, which knows no descriptor above 1023.
+        waiting = select.poll()
+        waiting.register(self._connection, select.POLLIN)
+        while waiting.poll(0):
             self._connection.settimeout(0)
             try:
                 if not self._connection.recv(4096):

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,6 +45,7 @@ class Trail:
         self.file = file.absolute()
         self._maximum_file_bytes = maximum_file_bytes
         self._keep_files = keep_files
+        self._is_growing_on = False
 
     def create(self) -> None:
         """Make folder and file, private to this user.
@@ -87,7 +88,7 @@ class Trail:
                 line = _last_line(file) or self._last_closed_line()
                 yield Writer(file, line)
                 if file.seek(0, os.SEEK_END) > self._maximum_file_bytes:
-                    self._close_file(file)
+                    self._try_to_close_file(file)
         except OSError as error:
             raise AuditError(f"audit.file {self.file}: {error.strerror or error}") from error
         except ValueError as error:
@@ -124,6 +125,21 @@ class Trail:
                 seen = entry.sequence
                 yield entry
 
+    def newest(self) -> int | None:
+        """Return the sequence of the newest entry; 0 in a new trail, None when its last line is no entry.
+
+        Keeps no writer waiting: what is being written at this moment may not count yet.
+        """
+        line = None
+        # Missing: closed just now, and the next not yet begun.
+        with suppress(FileNotFoundError), self.file.open("rb") as file:
+            line = _last_line(file)
+        line = line or self._last_closed_line()
+        try:
+            return 0 if line is None else Entry.from_line(line).sequence
+        except ValueError:
+            return None
+
     def faults(self) -> Iterator[str]:
         """Yield what is wrong with the trail: lines changed, missing or foreign. None: it is as it was written.
 
@@ -148,20 +164,34 @@ class Trail:
     def _open(self) -> BinaryIO:
         """Open for appending, locked until it is closed, and surely the file that has this name now."""
         while True:
-            flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            file = os.fdopen(os.open(self.file, flags, 0o600), "r+b", buffering=0)
+            file = os.fdopen(self._descriptor(), "r+b", buffering=0)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 status = os.fstat(file.fileno())
-                if stat.S_IMODE(status.st_mode) != 0o600:
-                    os.fchmod(file.fileno(), 0o600)
                 # Another process may have closed and renamed it while this one waited.
                 if self.file.exists() and self.file.stat().st_ino == status.st_ino:
+                    if stat.S_IMODE(status.st_mode) != 0o600:
+                        os.fchmod(file.fileno(), 0o600)
                     return file
             except BaseException:
                 file.close()
                 raise
             file.close()
+
+    def _descriptor(self) -> int:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            return os.open(self.file, flags, 0o600)
+        except PermissionError:
+            if not self._is_half_closed():
+                raise
+            self.file.chmod(0o600)
+            return os.open(self.file, flags, 0o600)
+
+    def _is_half_closed(self) -> bool:
+        """Whether it is as an earlier version left it when it was killed: read-only, and not yet renamed."""
+        status = self.file.lstat()
+        return stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) == 0o400 and status.st_uid == os.geteuid()
 
     def _last_closed_line(self) -> bytes | None:
         closed = self.files()[:-1]
@@ -170,12 +200,25 @@ class Trail:
         with closed[-1].open("rb") as file:
             return _last_line(file)
 
+    def _try_to_close_file(self, file: BinaryIO) -> None:
+        """Close it, or go on with it: what was appended is safe, and must not be appended again."""
+        try:
+            self._close_file(file)
+        except OSError as error:
+            if not self._is_growing_on:
+                _log.warning("audit file cannot be closed and grows on", error=str(error))
+            self._is_growing_on = True
+        else:
+            self._is_growing_on = False
+
     def _close_file(self, file: BinaryIO) -> None:
         file.seek(0)
         first = Entry.from_line(file.readline().rstrip(b"\n"))
         name = f"{self.file.stem}-{first.sequence:012d}{self.file.suffix}"
-        os.fchmod(file.fileno(), 0o400)
+        # In this order: under its former name nobody could write to a file that is read-only.
         self.file.rename(self.file.with_name(name))
+        os.fchmod(file.fileno(), 0o400)
+        _synchronise(self.file.parent)
         for path in self.files()[: -1 - self._keep_files]:
             _log.warning("audit file removed", file=path.name, kept=self._keep_files)
             path.unlink(missing_ok=True)
@@ -238,6 +281,15 @@ def _write(file: BinaryIO, content: bytes) -> None:
         raise
 
 
+def _synchronise(folder: Path) -> None:
+    """Wait until its entries are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _cut_torn_line(file: BinaryIO) -> None:
     """Remove a line without an end: its writer died before it was on the disk, and promised nothing."""
     size = file.seek(0, os.SEEK_END)
@@ -249,8 +301,9 @@ def _cut_torn_line(file: BinaryIO) -> None:
 
 
 def _last_line(file: BinaryIO) -> bytes | None:
-    tail = _tail(file)
-    return tail[:-1].rpartition(b"\n")[2] if tail else None
+    """Return the last complete line."""
+    lines, end, _ = _tail(file).rpartition(b"\n")
+    return lines.rpartition(b"\n")[2] if end else None
 
 
 def _tail(file: BinaryIO) -> bytes:

@@ -31,15 +31,15 @@ class _Acceptor:
     def __init__(self, settings: NodeSettings, listeners: Sequence[socket.socket | None]) -> None:
         ours, theirs = socket.socketpair()
         descriptors = [one.fileno() for one in listeners if one is not None]
-        with theirs:
+        # Ours stays open as a file; without one, because no process could be started, it is closed.
+        with ours, theirs:
             self.process = start_module(
                 "scp_node.jobs.acceptor",
                 str(theirs.fileno()),
                 *("-" if one is None else str(one.fileno()) for one in listeners),
                 descriptors=[theirs.fileno(), *descriptors],
             )
-        self._lines = ours.makefile("rw", encoding="utf-8")
-        ours.close()
+            self._lines = ours.makefile("rw", encoding="utf-8")
         self.tell(settings.model_dump(mode="json"))
 
     def tell(self, order: object) -> None:
@@ -124,13 +124,23 @@ class Acceptors:
         return _Acceptor(self._settings, self._listeners)
 
     def _watch(self) -> None:
+        is_failing = False
         while not self._stopping.wait(_PAUSE_S):
-            for place, acceptor in enumerate(self._running):
-                if acceptor.process.poll() is not None:
-                    _log.warning("acceptor ended", pid=acceptor.process.pid, code=acceptor.process.returncode)
-                    acceptor.end(0)
-                    with self._lock:
-                        self._running[place] = self._one()
+            try:
+                self._replace_ended()
+                is_failing = False
+            except Exception:  # top of a thread: without descriptors or memory now, but perhaps in the next second
+                if not is_failing:
+                    _log.warning("acceptor cannot be replaced now", exc_info=True)
+                is_failing = True
+
+    def _replace_ended(self) -> None:
+        for place, acceptor in enumerate(self._running):
+            if acceptor.process.poll() is not None:
+                acceptor.end(0)
+                with self._lock:
+                    self._running[place] = self._one()
+                _log.warning("acceptor ended", pid=acceptor.process.pid, code=acceptor.process.returncode)
 
 
 def _for_one(settings: NodeSettings) -> NodeSettings:

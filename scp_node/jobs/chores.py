@@ -18,6 +18,9 @@ _LOOK_S = 10.0
 _STOP_S = 10.0
 _HELD_S = 900.0
 """Longer than any run takes. A process that died in one keeps the others from it that long."""
+_AHEAD_S = _HELD_S
+"""More than clocks differ, and more than a turn ends later than somebody asks. A time further ahead than that is of a
+clock that was wrong and has been set: it must not keep everybody from a chore until it comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +85,12 @@ class Chores:
         with database.write(self._engine) as connection:
             now = database.now(connection)
             values = {"holder": self._me, "held_until": now + _HELD_S}
-            is_free = sa.or_(chore.c.held_until < now, chore.c.holder == self._me)
-            is_due = sa.or_(chore.c.ended_at.is_(None), chore.c.ended_at <= now - one.every_s)
+            is_free = sa.or_(
+                chore.c.held_until < now, chore.c.holder == self._me, chore.c.held_until > now + _HELD_S + _AHEAD_S
+            )
+            is_due = sa.or_(
+                chore.c.ended_at.is_(None), chore.c.ended_at <= now - one.every_s, chore.c.ended_at > now + _AHEAD_S
+            )
             claimed = connection.execute(
                 database.insert(connection, chore)
                 .values(name=one.name, **values)

@@ -6,14 +6,16 @@ last seconds is lost when a process is killed; the audit trail and the log have 
 
 import threading
 from collections import Counter
-from contextlib import suppress
 
 import sqlalchemy as sa
+import structlog
 
 from scp_node.jobs import database, tables
 from scp_node.scp.callers import Rejection
 from scp_node.scp.statuses import Answer
 from scp_node.security.events import EventKind, SecurityEvent
+
+_log = structlog.get_logger(__name__)
 
 _FLUSH_S = 3.0
 C_STORE = "c_store"
@@ -85,7 +87,7 @@ class Refusals:
                             set_={"times": refusal.c.times + statement.excluded.times},
                         )
                     )
-        except sa.exc.SQLAlchemyError:
+        except Exception:
             with self._lock:
                 self._counts += counts
             raise
@@ -98,9 +100,13 @@ class Refusals:
         is_last = False
         while not is_last:
             is_last = self._stopping.wait(_FLUSH_S)
-            # A database that is away is told of by those who need it.
-            with suppress(sa.exc.SQLAlchemyError):
+            try:
                 self.flush()
+            except sa.exc.SQLAlchemyError:
+                # A database that is away is told of by those who need it.
+                continue
+            except Exception:  # top of a thread: what was counted waits for the next time
+                _log.exception("refusals wait")
 
 
 def counts(connection: sa.Connection) -> dict[tuple[str, str], int]:

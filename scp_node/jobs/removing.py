@@ -4,6 +4,9 @@ While the mark stands nobody takes the instance up, and the same object sent aga
 otherwise the file of a new row could be removed as that of the old one. What was marked and not finished is found again
 by its mark.
 
+A file that cannot be removed, on a disk gone bad, holds up nothing: the row goes, and the sweep of files that no row
+names tries again each day. Only an operator who asked for it is told, and the row stays for the moment.
+
 Kept: the trace, and the UIDs of the results, so that they are known when they come back.
 """
 
@@ -12,11 +15,14 @@ from enum import StrEnum
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from scp_node.jobs import database, tables, trace
 from scp_node.jobs.queues import Jobs, analyse_ids
 from scp_node.jobs.tables import conflict, instance, result
 from scp_node.spool.store import Spool
+
+_log = structlog.get_logger(__name__)
 
 
 class Removal(StrEnum):
@@ -51,6 +57,11 @@ class Remover:
         """Remove what is marked, some of it at a time; return how many instances are gone.
 
         One of which a job runs at this moment, a cancelled one for example, is left for another time.
+
+        Raises
+        ------
+        OSError
+            With `only`: a file cannot be removed; the mark stands, and the node goes on with it.
         """
         # The words and not a parameter: the index holds marked instances only.
         query = sa.select(instance).where(sa.text("removal IS NOT NULL")).order_by(instance.c.id).limit(limit)
@@ -66,8 +77,7 @@ class Remover:
                 jobs_of[one.instance_id].append(one.job_id)
         statuses = self._jobs.statuses([job_id for job_ids in jobs_of.values() for job_id in job_ids])
         idle = [row for row in rows if not any(statuses.get(job_id) == "PENDING" for job_id in jobs_of[row.id])]
-        for row in idle:
-            self._remove_files(row)
+        left = {row.id: self._remove_files(row, must=only is not None) for row in idle}
         # Before the rows: the same object sent again gets jobs of the same names.
         self._jobs.forget([job_id for row in idle for job_id in jobs_of[row.id] if job_id in statuses])
         with database.write(self._engine) as connection:
@@ -76,6 +86,7 @@ class Remover:
                     sa.delete(instance).where(instance.c.id == row.id, instance.c.removal.is_not(None))
                 )
                 if gone.rowcount:
+                    detail = {"files_left": left[row.id]} if left[row.id] else {}
                     trace.record(
                         connection,
                         trace.Event.REMOVED,
@@ -83,11 +94,18 @@ class Remover:
                         instance_id=row.id,
                         why=row.removal,
                         state=row.state,
+                        **detail,
                     )
         return len(idle)
 
     def remove_conflict(self, sop_instance_uid: str, sha256: str, why: Removal) -> bool:
-        """Remove an object that was set aside; False when there is none."""
+        """Remove an object that was set aside; False when there is none.
+
+        Raises
+        ------
+        OSError
+            An operator asked, and the file cannot be removed; nothing has changed then.
+        """
         where = (conflict.c.sop_instance_uid == sop_instance_uid, conflict.c.sha256 == sha256)
         with database.exclusive(self._engine, instance, conflict) as connection:
             row = connection.execute(sa.select(conflict).where(*where)).one_or_none()
@@ -95,19 +113,35 @@ class Remover:
                 return False
             connection.execute(sa.delete(conflict).where(*where))
             named = connection.execute(sa.select(instance.c.id).where(instance.c.file == row.file)).first()
-            if named is None:
-                self._spool.remove(row.file)
+            left = 0 if named is not None else self._remove([row.file], must=why is Removal.PURGE)
+            detail = {"files_left": left} if left else {}
             trace.record(
-                connection, trace.Event.REMOVED, sop_instance_uid, why=why.value, state="conflict", sha256=sha256
+                connection,
+                trace.Event.REMOVED,
+                sop_instance_uid,
+                why=why.value,
+                state="conflict",
+                sha256=sha256,
+                **detail,
             )
         return True
 
-    def _remove_files(self, row: sa.Row[Any]) -> None:
+    def _remove_files(self, row: sa.Row[Any], *, must: bool) -> int:
         with self._engine.connect() as connection:
             results = connection.execute(sa.select(result.c.file).where(result.c.instance_id == row.id)).scalars().all()
             aside = connection.execute(sa.select(conflict.c.file).where(conflict.c.file == row.file)).first()
-        for name in results:
-            self._spool.remove(name)
-        self._spool.remove(self._spool.results_folder(f"{row.sop_instance_uid}:{row.sha256}"))
-        if aside is None:
-            self._spool.remove(row.file)
+        names = [*results, self._spool.results_folder(f"{row.sop_instance_uid}:{row.sha256}")]
+        return self._remove([*names, row.file] if aside is None else names, must=must)
+
+    def _remove(self, names: Sequence[str], *, must: bool) -> int:
+        """Remove files and folders; return how many cannot be. With `must` the first of these raises."""
+        left = 0
+        for name in names:
+            try:
+                self._spool.remove(name)
+            except OSError as error:
+                if must:
+                    raise
+                left += 1
+                _log.warning("file cannot be removed, left to the sweep", file=name, error=str(error))
+        return left

@@ -89,12 +89,19 @@ class Retention:
         They come from crashes: between a received file and its row, whose sender got no answer, or in the middle of
         writing results.
         """
-        gone = self._spool.sweep_incoming(_ORPHAN_S)
+        gone = 0
+        try:
+            gone += self._spool.sweep_incoming(_ORPHAN_S)
+        except OSError as error:
+            log.warning("incoming files cannot be swept", error=str(error))
         for area in AREAS:
             for shard in SHARDS:
                 if self._stop.is_set():
                     return gone
-                gone += self._sweep_shard(area, shard)
+                try:
+                    gone += self._sweep_shard(area, shard)
+                except OSError as error:  # a folder that cannot be read keeps no other from being swept
+                    log.warning("folder cannot be swept", folder=f"{area}/{shard}", error=str(error))
         if gone:
             log.info("removed files that no row names", files=gone)
         return gone
@@ -158,7 +165,10 @@ class Retention:
             with database.exclusive(self._engine, instance, conflict, result) as connection:
                 some = suspects[start : start + _CHUNK]
                 for name in sorted(set(some) - self._named(connection, some)):
-                    gone += self._spool.remove_old(name, _ORPHAN_S)
+                    try:
+                        gone += self._spool.remove_old(name, _ORPHAN_S)
+                    except OSError as error:
+                        log.warning("file cannot be removed", file=name, error=str(error))
         return gone
 
     @staticmethod

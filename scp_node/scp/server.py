@@ -1,5 +1,7 @@
 """The receiver: a Verification and Storage SCP that starts, listens, and stops without losing what is under way."""
 
+import contextlib
+import errno
 import ipaddress
 import socket
 import threading
@@ -10,7 +12,7 @@ import structlog
 from pynetdicom.ae import ApplicationEntity
 
 from config.receiver import ReceiverSettings
-from scp_node.scp.acceptor import AcceptorServer
+from scp_node.scp.acceptor import AcceptorServer, Address
 from scp_node.scp.contexts import supported_contexts
 from scp_node.scp.gate import Gate
 from scp_node.scp.handlers import Accept, Handlers
@@ -26,6 +28,7 @@ _log = structlog.get_logger(__name__)
 _BACKLOG = 128
 """Connections that wait to be accepted; a burst beyond it is delayed by a second per retry."""
 _POLL_S = 0.1
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _WATCH_S = 10.0
 """Certificates that were renewed are used this much later at most."""
 _RELOADABLE = (
@@ -65,6 +68,40 @@ def listen(bind: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+class _Port(AcceptorServer):
+    """A port that neither spins nor ends when descriptors or memory run out."""
+
+    _is_short = False
+
+    def get_request(self) -> tuple[socket.socket, Address]:
+        """Accept a connection; when there is no room for any, wait: the one that asks stays in the queue."""
+        try:
+            accepted = super().get_request()
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                if not self._is_short:
+                    _log.warning("no connection can be accepted for now", error=str(error))
+                self._is_short = True
+                time.sleep(_POLL_S)
+            raise
+        self._is_short = False
+        return accepted
+
+    def verify_request(self, request: socket.socket, client_address: Address) -> bool:
+        """Close a connection that cannot be counted; the library would let the error end the accepting thread."""
+        try:
+            return super().verify_request(request, client_address)
+        except Exception:
+            self.handle_error(request, client_address)
+            return False
+
+    def handle_error(self, request: socket.socket, client_address: Address) -> None:
+        """Log, and count a connection no more whose thread was not started."""
+        super().handle_error(request, client_address)
+        with contextlib.suppress(KeyError):
+            self.lobby.leave(self.lobby.visit(request))
 
 
 class Receiver:
@@ -176,7 +213,7 @@ class Receiver:
             self._plain = self._tls = None
             raise
         for server in self._servers:
-            self._spawn("receiver", server.serve_forever, _POLL_S)
+            self._spawn("receiver", self._serve, server)
         if self._credentials is not None:
             self._spawn("certificates", self._watch, self._credentials)
         _log.info(
@@ -234,7 +271,7 @@ class Receiver:
         _log.info("receiver stopped", aborted=not ended)
 
     def _server(self, listener: socket.socket, credentials: ServerCredentials | None) -> AcceptorServer:
-        return AcceptorServer(
+        return _Port(
             self._application_entity(),
             listener,
             settings=self._settings,
@@ -249,6 +286,17 @@ class Receiver:
         thread = threading.Thread(target=target, args=arguments, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
+
+    def _serve(self, server: AcceptorServer) -> None:
+        """Accept connections until `stop`."""
+        is_over = False
+        while not is_over:
+            try:
+                server.serve_forever(_POLL_S)
+                is_over = True
+            except Exception:  # top of a thread: a port that has gone quiet would look like a node that is well
+                _log.exception("accepting failed and goes on")
+                is_over = self._stopping.wait(_POLL_S)
 
     def _watch(self, credentials: ServerCredentials) -> None:
         """Follow the files of certificates, and warn before one expires."""

@@ -10,7 +10,7 @@ from scp_node.security.certificates import CredentialsError, certificates_of_lis
 from scp_node.security.contexts import server_context
 from scp_node.security.events import EventKind, SecurityEvent, Sink
 
-_Signature = tuple[tuple[int, int, int], ...]
+_Signature = tuple[tuple[int, ...], ...]
 
 
 class ServerCredentials:
@@ -43,6 +43,7 @@ class ServerCredentials:
         self._now = now
         self._signature = self._sign()
         self._context = server_context(settings)
+        self._refused: set[str] = set()
         self._warned: date | None = None
         self._lock = threading.Lock()
 
@@ -55,17 +56,23 @@ class ServerCredentials:
         """Read the files again if they have changed; False when they have and cannot be used.
 
         The former context stays in use then: half a change, a new certificate with the old key, ends nobody's service.
+        Each call tries again, for what was wrong may not have been the files; each reason is reported once.
         """
         with self._lock:
             signature = self._sign()
             if signature == self._signature and not is_forced:
+                self._refused.clear()
                 return True
-            self._signature = signature
             try:
                 self._context = server_context(self._settings)
             except CredentialsError as error:
-                self._sink(SecurityEvent(kind=EventKind.CREDENTIALS_REFUSED, reason=str(error), is_tls=True))
+                reason = str(error)
+                if is_forced or reason not in self._refused:
+                    self._sink(SecurityEvent(kind=EventKind.CREDENTIALS_REFUSED, reason=reason, is_tls=True))
+                self._refused.add(reason)
                 return False
+            self._signature = signature
+            self._refused.clear()
             self._warned = None
         self._sink(SecurityEvent(kind=EventKind.CREDENTIALS_RELOADED, reason="the files have changed", is_tls=True))
         return True
@@ -85,12 +92,20 @@ class ServerCredentials:
                 )
 
     def _sign(self) -> _Signature:
-        """What tells that a file has changed: a file that was replaced by renaming has another inode."""
+        """What tells that a file has changed: one that was replaced by renaming has another inode.
+
+        The mode too: a key that others can read is refused. The time of the last change of any of this is for what has
+        the same size and an old time, as a copy of a backup has.
+        """
         signs = []
         for file in (self._settings.certificate, self._settings.key, self._settings.authorities):
             try:
                 status = file.stat() if file is not None else None
             except OSError:
                 status = None
-            signs.append((0, 0, 0) if status is None else (status.st_mtime_ns, status.st_size, status.st_ino))
+            signs.append(
+                ()
+                if status is None
+                else (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino, status.st_mode)
+            )
         return tuple(signs)

@@ -7,14 +7,19 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from config.storage import SpoolSettings
 from scp_node.errors import SpoolFullError
 from scp_node.spool.incoming import IncomingFile, full_disk_is_spool_full, open_private
+
+_log = structlog.get_logger(__name__)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -213,11 +218,15 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def old_files(self, area: str, shard: str, older_than_s: float) -> list[str]:
-        """Return the relative names of files last written more than `older_than_s` ago, of one of `SHARDS`."""
+        """Return the relative names of files last written more than `older_than_s` ago, of one of `SHARDS`.
+
+        What has a name that is none of this node's is left out: NFS and FUSE keep files of their own (``.nfs...``).
+        """
         limit = time.time() - older_than_s
         found = []
-        for folder, _, names in os.walk(self.folder / area / shard):
-            for name in names:
+        for folder, folders, names in os.walk(self.folder / area / shard):
+            folders[:] = filter(_PART.fullmatch, folders)
+            for name in filter(_PART.fullmatch, names):
                 path = Path(folder, name)
                 if _modified(path) <= limit:
                     found.append(path.relative_to(self.folder).as_posix())
@@ -238,13 +247,18 @@ class Spool:
         """Remove temporary files untouched for `older_than_s` seconds, which a crash left; return how many.
 
         With several processes on one spool, `older_than_s` must exceed the time that one object may take to arrive.
+        What is no file of this node's stays, and one that cannot be removed ends neither a sweep nor a start.
         """
         limit = time.time() - older_than_s
         removed = 0
         for path in self.incoming.iterdir():
-            if _modified(path) <= limit:
-                path.unlink(missing_ok=True)
-                removed += 1
+            if _PART.fullmatch(path.name) and _modified(path) <= limit:
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("incoming file cannot be removed", file=path.name, error=str(error))
+                else:
+                    removed += 1
         return removed
 
     def _make_durable_folder(self, folder: Path) -> None:
@@ -267,11 +281,12 @@ class Spool:
 
 
 def _modified(path: Path) -> float:
-    """Return the time of the last write; the far future for a file that has gone meanwhile."""
+    """Return the time of the last write; the far future for what has gone meanwhile, or is no file to be removed."""
     try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
+        status = path.lstat()
+    except OSError:
         return float("inf")
+    return status.st_mtime if stat.S_ISREG(status.st_mode) else float("inf")
 
 
 def _make_private_folder(folder: Path) -> None:

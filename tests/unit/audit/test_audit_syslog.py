@@ -1,13 +1,17 @@
 """To a collector: frames as RFC 5424 has them, over UDP, TCP and TLS; what it cannot take waits and comes later."""
 
+import os
+import resource
 import socket
 import ssl
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -205,6 +209,122 @@ def test_only_one_of_two_sends(trail, forwarding):
     assert names(collector.wait(4)) == ["a", "b", "c", "d"]
     second.stop()
     collector.stop()
+
+
+def test_a_process_with_many_open_files_still_sends(trail, forwarding):
+    """`select` cannot wait for descriptors from 1024 on."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    collector = Collector()
+    held = []
+    try:
+        while not held or held[-1] < 1100:
+            held.append(os.open(os.devnull, os.O_RDONLY))
+        trail.append(drafts("a", "b"))
+        running = forwarding(transport="tcp", port=collector.port)
+        assert names(collector.wait(2)) == ["a", "b"]
+        running.stop()
+        assert running.sent() == 2
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        collector.stop()
+
+
+class Taken:
+    """A collector in memory, and events that a test waits for."""
+
+    def __init__(self):
+        self.frames, self.troubles = [], []
+        self.has_failed, self.has_some = threading.Event(), threading.Event()
+
+    def connect(self, _settings):
+        if self.troubles:
+            trouble = self.troubles.pop(0)
+            if not self.troubles:
+                self.has_failed.set()
+            raise trouble
+        return self
+
+    def send(self, frames):
+        self.frames += frames
+        self.has_some.set()
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def taken(trail):
+    """Start forwarding into memory."""
+    memory, started = Taken(), []
+
+    def start():
+        made = Forwarding(trail, SyslogSettings(transport="tcp", retry_s=0.02, timeout_s=5), connect=memory.connect)
+        started.append(made)
+        made.start()
+        return memory
+
+    memory.start = start
+    yield memory
+    for made in started:
+        made.stop()
+
+
+def test_nothing_that_goes_wrong_ends_the_forwarding_and_each_kind_is_logged_once(trail, taken):
+    taken.troubles = [ValueError("filedescriptor out of range in select()")] * 3
+    taken.troubles += [OSError("no route"), MemoryError(), OSError("refused"), ValueError("again")]
+    trail.append(drafts("a"))
+    with structlog.testing.capture_logs() as logged:
+        taken.start()
+        assert taken.has_failed.wait(LIMIT_S)
+        assert taken.has_some.wait(LIMIT_S)
+    assert names(taken.frames) == ["a"]
+    troubles = [line["error"] for line in logged if line["log_level"] == "warning"]
+    assert troubles == ["filedescriptor out of range in select()", "no route", ""]
+
+
+def test_a_lock_that_cannot_be_opened_now_is_opened_later(trail, taken):
+    lock = trail.file.with_suffix(".lock")
+    lock.mkdir()
+    trail.append(drafts("a"))
+    with structlog.testing.capture_logs() as logged:
+        taken.start()
+        deadline = time.monotonic() + LIMIT_S
+        while not logged:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        lock.rmdir()
+        assert taken.has_some.wait(LIMIT_S)
+    assert names(taken.frames) == ["a"]
+
+
+def test_a_trail_that_was_moved_away_begins_again_for_the_collector_too(trail, taken):
+    """The number of what was sent is of the old trail: the new one's would be passed over until they reach it."""
+    trail.append(drafts("old"))
+    trail.file.with_suffix(".sent").write_text("5000", encoding="ascii")
+    trail.file.unlink()
+    trail.append(drafts("a", "b"))
+    with structlog.testing.capture_logs() as logged:
+        taken.start()
+        assert taken.has_some.wait(LIMIT_S)
+    assert names(taken.frames) == ["a", "b"]
+    assert "audit trail begins anew" in [line["event"] for line in logged]
+
+
+def test_a_line_that_is_being_written_is_no_new_trail(trail, taken):
+    trail.append(drafts("a", "b", "c"))
+    trail.file.with_suffix(".sent").write_text("3", encoding="ascii")
+    content = trail.file.read_bytes()
+    trail.file.write_bytes(content[:-20])
+    assert trail.newest() == 2
+    trail.file.write_bytes(content)
+    assert trail.newest() == 3
+    taken.start()
+    trail.append(drafts("d"))
+    assert taken.has_some.wait(LIMIT_S)
+    assert names(taken.frames) == ["d"]
 
 
 @pytest.fixture

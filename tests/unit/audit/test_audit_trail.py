@@ -1,11 +1,15 @@
 """The file: private, append-only, chained, shared by processes, closed when it is large."""
 
+import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import structlog
 
 from scp_node.audit.entries import NOTHING_BEFORE, Draft, digest
 from scp_node.audit.trail import AuditError, Trail
@@ -87,6 +91,148 @@ def test_the_chain_goes_on_in_a_new_file_and_after_a_restart(tmp_path):
     assert messages(trail) == list("abcdef")
     assert len(trail.files()) > 2
     assert list(trail.faults()) == []
+
+
+def mode(file):
+    return stat.S_IMODE(file.stat().st_mode)
+
+
+def test_a_file_that_cannot_be_renamed_is_written_on_and_closed_later(tmp_path, monkeypatch):
+    """What was appended is on the disk: an error would make its writer append it again."""
+    trail = Trail(tmp_path / "audit.jsonl", maximum_file_bytes=100, keep_files=9)
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, structlog.testing.capture_logs() as logged:
+        patch.setattr(Path, "rename", full)
+        for name in "abc":
+            trail.append(drafts(name))
+            assert mode(trail.file) == 0o600
+    assert [line["event"] for line in logged] == ["audit file cannot be closed and grows on"]
+    assert trail.files() == [trail.file]
+    for name in "de":
+        trail.append(drafts(name))
+    assert [file.name for file in trail.files()][:-1] == ["audit-000000000001.jsonl", "audit-000000000005.jsonl"]
+    assert messages(trail) == list("abcde")
+    assert list(trail.faults()) == []
+
+
+class KilledError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["rename", "fchmod", "fsync"])
+def test_a_kill_while_a_file_is_closed_leaves_a_trail_that_goes_on(tmp_path, monkeypatch, step):
+    trail = Trail(tmp_path / "audit.jsonl", maximum_file_bytes=100, keep_files=9)
+    trail.create()
+    real = os.fsync
+
+    def killed(*_arguments):
+        raise KilledError
+
+    def killed_at_folder(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise KilledError
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path if step == "rename" else os, step, killed_at_folder if step == "fsync" else killed)
+        with pytest.raises(KilledError):
+            trail.append(drafts("a"))
+    if trail.file.exists():
+        assert mode(trail.file) == 0o600
+    trail.create()
+    trail.append(drafts("b"))
+    assert messages(trail) == ["a", "b"]
+    assert list(trail.faults()) == []
+
+
+def test_the_folder_is_synchronised_after_a_file_was_closed(tmp_path, monkeypatch):
+    trail = Trail(tmp_path / "audit.jsonl", maximum_file_bytes=100, keep_files=9)
+    done, real, rename = [], os.fsync, Path.rename
+
+    def synchronise(descriptor):
+        done.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    def renamed(self, target):
+        done.append("renamed")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", synchronise)
+    monkeypatch.setattr(Path, "rename", renamed)
+    trail.append(drafts("a"))
+    assert done == ["audit.jsonl", "renamed", tmp_path.name]
+
+
+@pytest.fixture
+def as_user(monkeypatch):
+    """What is true for everybody but root: a file without write permission cannot be opened for writing."""
+    real = os.open
+
+    def open_as_user(path, flags, *arguments, **options):
+        if flags & os.O_RDWR and Path(path).exists() and not mode(Path(path)) & 0o200:
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_as_user)
+
+
+@pytest.mark.usefixtures("as_user")
+def test_a_file_that_was_left_half_closed_is_written_on(trail):
+    """Killed between two steps, an earlier version of this node left its own file without write permission."""
+    trail.append(drafts("a"))
+    trail.file.chmod(0o400)
+    trail.create()
+    trail.append(drafts("b"))
+    assert mode(trail.file) == 0o600
+    assert messages(trail) == ["a", "b"]
+
+
+@pytest.mark.usefixtures("as_user")
+@pytest.mark.parametrize("whose", ["of another user", "closed by its owner for all"])
+def test_other_files_without_write_permission_stay_as_they_are(trail, monkeypatch, whose):
+    trail.append(drafts("a"))
+    if whose == "of another user":
+        trail.file.chmod(0o400)
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    else:
+        trail.file.chmod(0o444)
+    before = mode(trail.file)
+    with pytest.raises(AuditError, match="Permission denied"):
+        trail.append(drafts("b"))
+    assert mode(trail.file) == before
+
+
+def test_a_file_that_was_closed_while_somebody_waited_for_it_stays_closed(trail, monkeypatch):
+    trail.append(drafts("a"))
+    closed = trail.file.with_name("audit-000000000001.jsonl")
+    real = fcntl.flock
+
+    def close_meanwhile(file, how):
+        monkeypatch.undo()
+        trail.file.rename(closed).chmod(0o400)
+        real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", close_meanwhile)
+    trail.append(drafts("b"))
+    assert mode(closed) == 0o400
+    assert messages(trail) == ["a", "b"]
+
+
+def test_the_newest_is_known_without_reading_everything(tmp_path):
+    trail = Trail(tmp_path / "audit.jsonl", maximum_file_bytes=400, keep_files=2)
+    assert trail.newest() == 0
+    for number in range(1, 8):
+        trail.append(drafts(str(number)))
+        # Also when the file that is written to has just been begun, or does not exist yet.
+        assert trail.newest() == number
+    trail.create()
+    assert trail.newest() == 7
+    with trail.file.open("ab") as file:
+        file.write(b"something else\n")
+    assert trail.newest() is None
 
 
 def test_a_torn_line_is_removed_as_its_writer_promised_nothing(trail):

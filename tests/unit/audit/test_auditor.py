@@ -6,6 +6,7 @@ import structlog
 
 from config.settings import NodeSettings
 from scp_node.audit.auditor import Auditor
+from scp_node.security.events import EventKind, SecurityEvent
 
 LIMIT_S = 60
 
@@ -44,3 +45,26 @@ def test_trouble_is_logged_when_it_begins_and_when_it_is_over(tmp_path):
     finally:
         structlog.configure(processors=before)
     assert logged == ["audit trail is behind", "audit trail is written again"]
+
+
+def test_an_event_that_cannot_be_told_is_lost_alone(tmp_path, monkeypatch):
+    """A defect in one kind of message must not leave the node without a trail."""
+    auditor = Auditor(NodeSettings(spool={"folder": tmp_path / "spool"}), user="tester")
+    alert = auditor._node.alert
+
+    def refuse(event):
+        if event.reason == "bad":
+            raise KeyError(event.reason)
+        return alert(event)
+
+    monkeypatch.setattr(type(auditor._node), "alert", staticmethod(refuse))
+    auditor.start()
+    with structlog.testing.capture_logs() as logged:
+        for reason in ("bad", "good", "bad"):
+            auditor.tell(SecurityEvent(kind=EventKind.LIMIT_REACHED, reason=reason))
+        auditor.stop()
+    lost = [(line["event"], line["kind"]) for line in logged]
+    assert lost == [("audit message lost", "limit_reached")] * 2
+    messages = [entry.message for entry in auditor.trail.entries()]
+    assert len(messages) == 3
+    assert "good" in messages[1]

@@ -1,5 +1,7 @@
 """What is refused is counted for the metrics: by all processes together, and with a bounded number of reasons."""
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
@@ -42,6 +44,27 @@ def test_what_a_database_does_not_take_waits(engine):
     with engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE away RENAME TO refusal")
     counting.start()
+    counting.stop()
+    with engine.connect() as connection:
+        assert refusals.counts(connection) == {("association_rejected", "address"): 1}
+
+
+def test_nothing_ends_the_counting(engine, monkeypatch):
+    counting = Refusals(engine)
+    counting.tell(rejected("address"))
+    real, tried, third = refusals.database.write, [], threading.Event()
+
+    def refuse(_engine):
+        tried.append(None)
+        if len(tried) >= 3:
+            third.set()
+        raise MemoryError
+
+    monkeypatch.setattr(refusals, "_FLUSH_S", 0.01)
+    monkeypatch.setattr(refusals.database, "write", refuse)
+    counting.start()
+    assert third.wait(30)
+    monkeypatch.setattr(refusals.database, "write", real)
     counting.stop()
     with engine.connect() as connection:
         assert refusals.counts(connection) == {("association_rejected", "address"): 1}

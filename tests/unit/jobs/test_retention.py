@@ -1,5 +1,7 @@
 """What goes by itself, when, and that a kill in between leaves nothing for ever."""
 
+import errno
+import json
 import os
 import threading
 import time
@@ -183,6 +185,71 @@ def test_a_kill_between_any_two_steps_leaves_nothing_for_ever(house, step, monke
     assert [file for file in house.spool.folder.rglob("*") if file.is_file() and file.suffix == ".dcm"] == []
 
 
+def cannot_remove(house, monkeypatch, *files):
+    """A disk that has gone bad under these files."""
+    real, bad = house.spool.remove, {house.spool.path(file) for file in files}
+
+    def remove(name):
+        if house.spool.path(name) in bad:
+            raise OSError(errno.EIO, "Input/output error")
+        real(name)
+
+    monkeypatch.setattr(house.spool, "remove", remove)
+
+
+def test_files_that_cannot_be_removed_keep_nothing_else_and_are_left_to_the_sweep(house, monkeypatch):
+    (bad, _), (_, bad_result), *fine = (house.add(f"1.{number}", "delivered") for number in range(1, 6))
+    house.now += 11 * DAY_S
+    bad_folder = bad_result.parent
+    with monkeypatch.context() as patch:
+        cannot_remove(house, patch, *(file.relative_to(house.spool.folder).as_posix() for file in (bad, bad_folder)))
+        assert house.retention().remove_expired() == 5
+    assert house.uids() == set()
+    assert not any(file.exists() for files in fine for file in files)
+    assert bad.exists()
+    with house.engine.connect() as connection:
+        details = connection.execute(
+            sa.select(trace.c.detail).where(trace.c.event == "removed").order_by(trace.c.id)
+        ).scalars()
+        assert [json.loads(detail).get("files_left", 0) for detail in details] == [1, 1, 0, 0, 0]
+    # Sent again it is a new instance, not refused for as long as the disk is bad.
+    assert house.filing.accept(house.receive("1.2", b"1.2")) is Intake.FILED
+    _age(bad, 2)
+    house.retention().sweep()
+    assert not bad.exists()
+
+
+def test_an_operator_hears_of_a_file_that_cannot_be_removed(house, monkeypatch):
+    house.add("1.1", "delivered")
+    house.filing.accept(house.receive("1.1", b"other bytes"))
+    with house.engine.connect() as connection:
+        row = connection.execute(sa.select(instance)).one()
+        aside = connection.execute(sa.select(conflict)).one()
+    cannot_remove(house, monkeypatch, row.file, aside.file)
+    remover = Remover(house.engine, house.jobs, house.spool, ("m1",))
+    with database.write(house.engine) as connection:
+        remover.mark(connection, [row.id], Removal.PURGE)
+    with pytest.raises(OSError, match="Input/output"):
+        remover.finish(only=row.id)
+    with pytest.raises(OSError, match="Input/output"):
+        remover.remove_conflict("1.1", aside.sha256, Removal.PURGE)
+    assert house.uids() == {"1.1"}
+    assert house.count(conflict) == 1
+
+
+def test_an_object_set_aside_whose_file_cannot_be_removed_keeps_no_other(house, monkeypatch):
+    house.add("1.1", "received")
+    for content in (b"one", b"two", b"three"):
+        house.filing.accept(house.receive("1.1", content))
+    with house.engine.connect() as connection:
+        first = connection.execute(sa.select(conflict.c.file)).scalars().first()
+    cannot_remove(house, monkeypatch, first)
+    house.now += 11 * DAY_S
+    assert house.retention(dead_letter_retention_days=10).remove_expired() == 3
+    assert house.count(conflict) == 0
+    assert house.spool.path(first).exists()
+
+
 @pytest.mark.databases
 def test_the_same_object_sent_again_is_a_new_instance_with_a_job_of_its_own(house):
     house.add("1.1", "delivered")
@@ -278,6 +345,41 @@ def test_files_that_no_row_names_go_after_a_day_and_named_ones_never(house):
     assert not halves[0].parent.exists()
 
 
+def test_what_cannot_be_swept_keeps_nothing_else_from_the_sweep(house, monkeypatch):
+    """Foreign names, a file on a bad disk, a shard that cannot be read: the orphans behind them go."""
+    orphans = []
+    for shard in ("00", "01", "02"):
+        (house.spool.folder / "objects" / shard).mkdir()
+        for digit in "ab":
+            orphan = house.spool.folder / "objects" / shard / f"{shard}{digit * 62}.dcm"
+            orphan.write_bytes(b"x")
+            orphans.append(orphan)
+    foreign = [orphans[0].with_name(".nfs000000000012"), house.spool.incoming / ".fuse_hidden1"]
+    for file in foreign:
+        file.write_bytes(b"x")
+    folder = house.spool.incoming / "lost+found"
+    folder.mkdir()
+    for path in (*orphans, *foreign, folder):
+        _age(path, 2)
+    real_remove, real_names = house.spool.remove_old, house.spool.old_files
+
+    def remove_old(name, older_than_s):
+        if house.spool.path(name) == orphans[0]:
+            raise OSError(errno.EACCES, "Permission denied")
+        return real_remove(name, older_than_s)
+
+    def old_files(area, shard, older_than_s):
+        if shard == "01":
+            raise OSError(errno.EIO, "Input/output error")
+        return real_names(area, shard, older_than_s)
+
+    monkeypatch.setattr(house.spool, "remove_old", remove_old)
+    monkeypatch.setattr(house.spool, "old_files", old_files)
+    assert house.retention().sweep() == 3
+    assert [orphan.exists() for orphan in orphans] == [True, False, True, True, False, False]
+    assert all(path.exists() for path in (*foreign, folder))
+
+
 def test_an_object_whose_leftover_is_swept_at_that_moment_is_refused_and_not_lost(house, monkeypatch):
     """Between the file and the transaction: the only window there is."""
     received = house.receive("1.1", b"pixels")
@@ -335,6 +437,24 @@ def test_a_chore_that_fails_keeps_no_other_from_its_turn_and_a_dead_holder_nobod
     with database.write(engine) as connection:
         connection.execute(sa.update(tables.chore).values(held_until=time.time() - 1))
     assert made.run_due() == {"good": 1}
+
+
+@pytest.mark.databases
+def test_a_clock_that_was_ahead_keeps_a_chore_from_its_turn_for_minutes_and_not_for_a_year(engine):
+    made = Chores(engine, [Chore(name="one", every_s=60, run=lambda: 1)], stop=threading.Event())
+
+    def set_back(**values):
+        with database.write(engine) as connection:
+            connection.execute(sa.update(tables.chore).values(**values))
+        return made.run_due()
+
+    year_on = time.time() + 365 * DAY_S
+    assert made.run_due() == {"one": 1}
+    assert set_back(ended_at=year_on) == {"one": 1}
+    assert set_back(ended_at=0.0, holder="dead", held_until=year_on) == {"one": 1}
+    # Another machine's turn may end while this one asks, and its clock differ: that is no reason to run again.
+    assert set_back(ended_at=time.time() + 5) == {}
+    assert set_back(ended_at=0.0, holder="other", held_until=time.time() + 905) == {}
 
 
 def test_the_chores_of_a_node_run_and_stop(engine, jobs, spool, tmp_path):

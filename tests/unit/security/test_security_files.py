@@ -117,6 +117,10 @@ def spoil(folder, how):
             (folder / "node.key").chmod(0o644)
         case "no key":
             (folder / "node.key").unlink()
+        case "certificate as key":
+            # As a certificate is made: for all to read.
+            (folder / "node.key").write_bytes((folder / "ca.pem").read_bytes())
+            (folder / "node.key").chmod(0o644)
         case "no certificate":
             (folder / "node.pem").unlink()
         case "nonsense":
@@ -137,6 +141,7 @@ def spoil(folder, how):
     [
         ("key of another", "node.pem and .*node.key cannot be used: key values mismatch"),
         ("key for all", r"node.key: others can use this private key \(mode 0644\); run chmod 0600"),
+        ("certificate as key", "node.key: is a certificate, no private key"),
         ("no key", "node.key: cannot be read: No such file"),
         ("no certificate", "node.pem: cannot be read: No such file"),
         ("nonsense", "ca.pem: holds no certificate in PEM"),
@@ -205,11 +210,62 @@ def test_a_change_in_two_steps_is_taken_at_the_second(files):
     assert not credentials.refresh()
     assert credentials.context is former
     # Nothing has changed since: nothing is said twice.
-    assert credentials.refresh()
+    assert not credentials.refresh()
     shutil.copy(files / "peer.key", files / "node.key")
     assert credentials.refresh()
     assert credentials.context is not former
     assert [event.kind for event in events] == [EventKind.CREDENTIALS_REFUSED, EventKind.CREDENTIALS_RELOADED]
+
+
+def test_what_could_not_be_read_is_tried_again_until_it_can(files, monkeypatch):
+    """Also when the files stay as they are: the reason may lie elsewhere, in a disk or in what else is open."""
+    events, troubles = [], ["Too many open files", "Too many open files", "Input/output error", "Too many open files"]
+    credentials = ServerCredentials(tls(files), events.append)
+    former = credentials.context
+
+    def read(settings):
+        if troubles:
+            raise CredentialsError(troubles.pop(0))
+        return server_context(settings)
+
+    monkeypatch.setattr("scp_node.security.credentials.server_context", read)
+    (files / "node.key").touch()
+    for _ in range(4):
+        assert not credentials.refresh()
+        assert credentials.context is former
+    assert credentials.refresh()
+    assert credentials.context is not former
+    # Each reason once, until the files could be read.
+    assert [event.kind for event in events] == [EventKind.CREDENTIALS_REFUSED] * 2 + [EventKind.CREDENTIALS_RELOADED]
+    troubles.append("Too many open files")
+    (files / "node.key").touch()
+    assert not credentials.refresh()
+    assert events[-1].kind is EventKind.CREDENTIALS_REFUSED
+    assert len(events) == 4
+
+
+def test_a_key_that_was_written_too_wide_is_taken_when_its_mode_is_right(files):
+    events = []
+    credentials = ServerCredentials(tls(files), events.append)
+    former = credentials.context
+    for name in ("pem", "key"):
+        (files / f"node.{name}").write_bytes((files / f"peer.{name}").read_bytes())
+    (files / "node.key").chmod(0o644)
+    assert not credentials.refresh()
+    (files / "node.key").chmod(0o600)
+    assert credentials.refresh()
+    assert credentials.context is not former
+    (files / "node.key").chmod(0o644)
+    assert not credentials.refresh()
+
+
+def test_an_operator_who_asks_is_told_each_time(files):
+    events = []
+    credentials = ServerCredentials(tls(files), events.append)
+    (files / "node.key").chmod(0o644)
+    for _ in range(2):
+        assert not credentials.refresh(is_forced=True)
+    assert [event.kind for event in events] == [EventKind.CREDENTIALS_REFUSED] * 2
 
 
 # --- commands --------------------------------------------------------------------------------------------------------
@@ -239,7 +295,7 @@ def test_without_certificates_the_list_says_so(capsys):
 
 @pytest.mark.parametrize("user", ["receiver", "console", "destination pacs", "audit collector"])
 def test_a_key_of_another_certificate_is_found_before_a_start(files, tmp_path, capsys, user):
-    """`config check` reads no file of others, so the list and the doctor have to say what a start would."""
+    """By the list, the doctor and `config check`: as a start would say it."""
     pair = 'certificate = "{0}/node.pem"\n{1}key = "{0}/peer.key"\n'
     console = f"[console]\ntls_{pair.format(files, 'tls_')}"
     sections = {
@@ -254,5 +310,7 @@ def test_a_key_of_another_certificate_is_found_before_a_start(files, tmp_path, c
     sentence = f"{files}/node.pem and {files}/peer.key cannot be used: key values mismatch"
     assert main(["tls", "list", "--config", str(config)]) == 1
     assert capsys.readouterr().err == f"scp-node: {user}: {sentence}\n"
+    assert main(["config", "check", "--config", str(config)]) == 2
+    assert capsys.readouterr().err == f"scp-node: {config}: TLS of {user}: {sentence}\n"
     found = {one.check: (one.level, one.detail) for one in checks.certificates(load(config, {}))}
     assert found == {f"TLS of {user}": ("failed", sentence)}

@@ -262,6 +262,55 @@ def test_objects_lists_what_a_sweeper_may_compare_with_the_database(spool: Spool
     assert old_objects(spool, 3600) == []
 
 
+def make_old(*paths: Path) -> None:
+    for path in paths:
+        os.utime(path, (1, 1), follow_symlinks=False)
+
+
+def test_a_sweeper_passes_over_foreign_names_and_what_is_no_file(spool: Spool, tmp_path: Path) -> None:
+    """NFS and FUSE leave files of their own; an operator may have left a folder."""
+    incoming = receive(spool, b"pixels")
+    name = spool.adopt(incoming.path, incoming.sha256)
+    result = spool.write_durably(f"{spool.results_folder('a')}/x.dcm", b"x")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x")
+    foreign = []
+    for path in (spool.path(name), spool.path(result)):
+        foreign += [path.with_name(".nfs000000000012"), path.with_name("white space"), path.parent / ".hidden" / "x"]
+        foreign[-1].parent.mkdir()
+        for file in foreign[-3:]:
+            file.write_bytes(b"x")
+        foreign.append(path.with_name("link"))
+        foreign[-1].symlink_to(outside)
+        foreign.append(path.with_name("pipe"))
+        os.mkfifo(foreign[-1])
+    make_old(outside, spool.path(name), spool.path(result), *foreign)
+    assert old_objects(spool, 60) == [name]
+    assert [one for shard in SHARDS for one in spool.old_files("results", shard, 60)] == [result]
+    assert not spool.remove_old(f"{Path(name).parent.as_posix()}/link", 60)
+    assert all(path.exists() for path in foreign)
+
+
+def test_sweeping_incoming_passes_over_what_is_no_file_or_cannot_be_removed(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["1-0-a.part", "1-1-b.part", "1-2-c.part", ".fuse_hidden1", "lost+found"]
+    for name in names[:-1]:
+        (spool.incoming / name).write_bytes(b"x")
+    (spool.incoming / "lost+found").mkdir()
+    make_old(*spool.incoming.iterdir())
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "1-1-b.part":
+            raise OSError(errno.EIO, "Input/output error")
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert spool.sweep_incoming(60) == 2
+    assert {path.name for path in spool.incoming.iterdir()} == {"1-1-b.part", ".fuse_hidden1", "lost+found"}
+
+
 def test_a_sweeper_leaves_what_became_young_again_and_takes_empty_folders_along(spool: Spool) -> None:
     def age(name: str) -> None:
         past = spool.path(name).stat().st_mtime - 7200
