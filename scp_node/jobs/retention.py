@@ -57,6 +57,8 @@ class Retention:
         self._remover = Remover(engine, jobs, spool, models)
         self._stop = stop or threading.Event()
         self._clock = clock
+        self._kept_s = max(_ORPHAN_S, settings.retention_days * _DAY_S)
+        self._unknown = 0
 
     def remove_expired(self) -> int:
         """Remove instances whose time is over, and finish removals that were begun; return how many are gone."""
@@ -87,9 +89,10 @@ class Retention:
         """Remove files that no row names and that have lain still for a day; return how many.
 
         They come from crashes: between a received file and its row, whose sender got no answer, or in the middle of
-        writing results.
+        writing results. Received objects stay as long as finished instances do all the same: a database that was
+        restored from a copy does not know what was acknowledged since, and they can be sent to this node again.
         """
-        gone = 0
+        gone = self._unknown = 0
         try:
             gone += self._spool.sweep_incoming(_ORPHAN_S)
         except OSError as error:
@@ -104,6 +107,8 @@ class Retention:
                     log.warning("folder cannot be swept", folder=f"{area}/{shard}", error=str(error))
         if gone:
             log.info("removed files that no row names", files=gone)
+        if self._unknown:
+            log.warning("received files that the database does not know", files=self._unknown, kept_s=self._kept_s)
         return gone
 
     def _mark_expired(self) -> int:
@@ -160,15 +165,19 @@ class Retention:
         with self._engine.connect() as connection:
             suspects = sorted(set(names) - self._named(connection, names))
         gone = 0
+        older_than_s = self._kept_s if area == "objects" else _ORPHAN_S
         for start in range(0, len(suspects), _CHUNK):
             # Nobody can name one of them while it is looked at again and removed.
             with database.exclusive(self._engine, instance, conflict, result) as connection:
                 some = suspects[start : start + _CHUNK]
                 for name in sorted(set(some) - self._named(connection, some)):
                     try:
-                        gone += self._spool.remove_old(name, _ORPHAN_S)
+                        is_gone = self._spool.remove_old(name, older_than_s)
                     except OSError as error:
                         log.warning("file cannot be removed", file=name, error=str(error))
+                        continue
+                    gone += is_gone
+                    self._unknown += not is_gone
         return gone
 
     @staticmethod

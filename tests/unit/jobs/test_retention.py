@@ -8,6 +8,7 @@ import time
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
 from config.storage import SpoolSettings
 from scp_node.errors import BusyError
@@ -214,7 +215,7 @@ def test_files_that_cannot_be_removed_keep_nothing_else_and_are_left_to_the_swee
         assert [json.loads(detail).get("files_left", 0) for detail in details] == [1, 1, 0, 0, 0]
     # Sent again it is a new instance, not refused for as long as the disk is bad.
     assert house.filing.accept(house.receive("1.2", b"1.2")) is Intake.FILED
-    _age(bad, 2)
+    _age(bad, 11)
     house.retention().sweep()
     assert not bad.exists()
 
@@ -322,7 +323,7 @@ def _age(path, days):
 
 
 @pytest.mark.databases
-def test_files_that_no_row_names_go_after_a_day_and_named_ones_never(house):
+def test_files_that_no_row_names_go_after_a_day_objects_when_instances_do_and_named_ones_never(house):
     kept = house.add("1.1", "delivered")
     orphan = house.receive("1.2", b"never acknowledged")
     lost = house.spool.path(house.spool.adopt(orphan.file, orphan.sha256))
@@ -335,12 +336,19 @@ def test_files_that_no_row_names_go_after_a_day_and_named_ones_never(house):
     )
     unfinished = house.spool.open_incoming()
     unfinished.close()
+    since = house.receive("1.4", b"acknowledged after the copy of the database was made")
+    unknown = house.spool.path(house.spool.adopt(since.file, since.sha256))
     young = house.receive("1.3", b"young")
     fresh = house.spool.path(house.spool.adopt(young.file, young.sha256))
-    for file in (*kept, lost, *halves, beside, unfinished.path):
+    for file in (*kept, *halves, beside, unfinished.path):
         _age(file, 2)
-    assert house.retention().sweep() == 5
-    assert all(file.exists() for file in (*kept, fresh))
+    _age(lost, 11)
+    _age(unknown, 9)
+    with capture_logs() as logs:
+        assert house.retention().sweep() == 5
+    # As after a restart with a database that was restored: what was acknowledged since can still be sent again.
+    assert [one["files"] for one in logs if one["event"] == "received files that the database does not know"] == [1]
+    assert all(file.exists() for file in (*kept, fresh, unknown))
     assert not any(file.exists() for file in (lost, *halves, beside, unfinished.path))
     assert not halves[0].parent.exists()
 
@@ -360,7 +368,7 @@ def test_what_cannot_be_swept_keeps_nothing_else_from_the_sweep(house, monkeypat
     folder = house.spool.incoming / "lost+found"
     folder.mkdir()
     for path in (*orphans, *foreign, folder):
-        _age(path, 2)
+        _age(path, 11)
     real_remove, real_names = house.spool.remove_old, house.spool.old_files
 
     def remove_old(name, older_than_s):
