@@ -58,6 +58,17 @@ def load(file: Path | None, environ: Mapping[str, str]) -> NodeSettings:
         raise ConfigError(_sentence(error, file, variables)) from None
 
 
+def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield each variable that is ignored, and would be a setting's if its underscores were doubled, with that name."""
+    suspects = sorted(name for name in environ if name.startswith("SCP_NODE_") and not name.startswith(PREFIX))
+    if not suspects:
+        return
+    meant = {variable.replace("__", "_"): variable for variable in _variables()}
+    for name in suspects:
+        if (variable := meant.get(name.replace("__", "_"))) is not None:
+            yield name, variable
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))

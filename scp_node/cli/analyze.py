@@ -1,6 +1,8 @@
 """`scp-node analyze`: the models on files, without a server, through the same functions as received instances."""
 
 import argparse
+import errno
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +16,7 @@ from inference.imaging.source import read_header
 from inference.records import Analysis, Ineligibility
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, predictions_table, write_json
-from scp_node.errors import ResultError
+from scp_node.errors import NodeError, ResultError
 from scp_node.telemetry import logs
 from scp_node.telemetry.escape import escape
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from scp_node.cli.options import Subparsers
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+
+
+class OutputError(NodeError):
+    """The folder for results cannot be written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,8 @@ def run(args: argparse.Namespace) -> int:
     """Analyse every file; return 1 if one could not be read."""
     settings = settings_of(args)
     logs.configure(settings.logging, libraries=False)
+    if args.out is not None:
+        _prepare(args.out)
 
     from inference.engine import Engine
 
@@ -215,6 +223,16 @@ def _show(analysis: Analysis, file: Path) -> None:
     for note in analysis.image.notes:
         out.print(cell(note))
     out.print(cell(f"{analysis.duration_s:.2f} s; research use only, no diagnosis"))
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder before anything is computed for it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--out {out}: cannot be written: {error.strerror or error}") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise OutputError(f"--out {out}: cannot be written: {os.strerror(errno.EACCES)}")
 
 
 def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:

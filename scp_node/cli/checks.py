@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ from config.settings import NodeSettings
 from inference.errors import CheckpointError
 from inference.imaging.decoders import TRANSFER_SYNTAXES, available_transfer_syntaxes
 from inference.models.checkpoint import default_folder, read_manifest, verify_weights
+from scp_node.cli.faults import clashes
 from scp_node.cli.output import size
 from scp_node.delivery.catalog import echo
 from scp_node.delivery.dicom import negotiate
@@ -49,6 +51,8 @@ PACKAGES = (
     "pillow",
 )
 _WITHOUT_TORCH = "models must have been compiled where it is (scp-node models compile)"
+_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+"""Who listens on all addresses can be asked on loopback."""
 REPORT_CLASSES = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
 
 
@@ -110,13 +114,14 @@ def database(settings: NodeSettings) -> Iterator[Finding]:
     from scp_node.jobs.reading import Reader
 
     url = settings.database.url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        yield Finding(check="database", level=Level.NOTE, detail="none yet; the first `scp-node serve` makes it")
-        return
     try:
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            yield Finding(check="database", level=Level.NOTE, detail="none yet; the first `scp-node serve` makes it")
+            return
         with Reader(settings) as reader:
             counts = reader.counts()
-    except DatabaseError as error:
+    # OSError: a folder that may not be looked into.
+    except (DatabaseError, OSError) as error:
         yield Finding(check="database", level=Level.FAILED, detail=str(error))
         return
     held = ", ".join(f"{count} {state.value}" for state, count in counts.items() if count) or "no instances"
@@ -151,11 +156,30 @@ def codecs(_settings: NodeSettings) -> Iterator[Finding]:
     yield Finding(check="codecs", level=Level.OK, detail=f"{len(available)} transfer syntaxes are accepted")
 
 
+def console(settings: NodeSettings) -> Iterator[Finding]:
+    """Whether somebody listens on the console's port, and no other listener of this node wants it."""
+    found = list(clashes(settings))
+    for sentence in found:
+        yield Finding(check="console", level=Level.FAILED, detail=sentence)
+    if found:
+        return
+    own = settings.console
+    scheme = "http" if own.tls_certificate is None else "https"
+    place = f"{scheme}://{f'[{own.bind}]' if ':' in own.bind else own.bind}:{own.port}/"
+    try:
+        socket.create_connection((_HOSTS.get(own.bind, own.bind), own.port), timeout=5).close()
+    except OSError as error:
+        detail = f"not running? {place}: {error.strerror or error}"
+        yield Finding(check="console", level=Level.NOTE, detail=detail)
+    else:
+        yield Finding(check="console", level=Level.OK, detail=f"listens at {place}")
+
+
 def receiver(settings: NodeSettings) -> Iterator[Finding]:
     """Whether the node's own receiver answers here."""
     own = settings.receiver
-    # Bound to all addresses it can be asked on loopback; strangers are rejected, so the first caller's title is used.
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(own.bind, own.bind)  # noqa: S104
+    host = _HOSTS.get(own.bind, own.bind)
+    # Strangers are rejected, so the first caller's title is used.
     title = own.callers[0].ae_title if own.callers else "DOCTOR"
     peer = DicomDestination(name="receiver", ae_title=own.ae_title, host=host, port=own.port, timeout_s=5)
     if own.tls.only:
@@ -248,4 +272,4 @@ def _contexts(settings: NodeSettings, destination: DicomDestination, check: str)
         yield Finding(check=check, level=Level.OK if took else Level.FAILED, detail=detail)
 
 
-CHECKS: tuple[Check, ...] = (versions, disk, database, models, codecs, certificates, receiver, destinations)
+CHECKS: tuple[Check, ...] = (versions, disk, database, models, codecs, certificates, receiver, console, destinations)

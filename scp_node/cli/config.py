@@ -5,9 +5,11 @@ import sys
 from typing import TYPE_CHECKING
 
 from config.write import example, in_use
+from scp_node.cli.main import OK, USAGE, fail
 from scp_node.cli.options import add_command, add_config, settings_of
 
 if TYPE_CHECKING:
+    from config.settings import NodeSettings
     from scp_node.cli.options import Subparsers
 
 
@@ -17,7 +19,11 @@ def add_parser(subparsers: "Subparsers") -> None:
         subparsers,
         "config",
         summary="check, show or write the configuration",
-        description="Check a configuration, show the one in use (passwords hidden), or write a commented example.",
+        description="""
+            Check a configuration, show the one in use (passwords hidden), or write a commented example. check reads
+            what a start reads, too: manifests and weights of the models, certificates and keys; and it compares ports.
+            Nothing is connected to: `scp-node doctor` does that.
+        """,
         examples="""
             scp-node config example > node.toml
             scp-node config check --config node.toml
@@ -26,7 +32,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     actions = parser.add_subparsers(dest="action", metavar="check|show|example", required=True)
     for name, summary in (
-        ("check", "say whether the configuration can be used"),
+        ("check", "say whether a node can start with the configuration"),
         ("show", "print every setting in use as TOML, passwords hidden"),
     ):
         action = actions.add_parser(name, help=summary, description=summary)
@@ -38,15 +44,27 @@ def run(args: argparse.Namespace) -> int:
     """Do what ``args.action`` says."""
     if args.action == "example":
         sys.stdout.write(example())
-        return 0
+        return OK
     settings = settings_of(args)
     if args.action == "show":
         sys.stdout.write(in_use(settings))
-    else:
-        place = args.config if args.config is not None else "defaults and environment"
-        receiver = settings.receiver
-        names = ", ".join(destination.name for destination in settings.destinations) or "none"
-        sys.stdout.write(
-            f"{place}: can be used ({receiver.ae_title} on {receiver.bind}:{receiver.port}, destinations: {names})\n"
-        )
-    return 0
+        return OK
+    place = args.config if args.config is not None else "defaults and environment"
+    return _check(settings, str(place))
+
+
+def _check(settings: "NodeSettings", place: str) -> int:
+    # Only here: `config show` reads no other file.
+    from scp_node.cli.faults import faults
+
+    found = list(faults(settings))
+    for fault in found:
+        fail(f"{place}: {fault}")
+    if found:
+        return USAGE
+    receiver = settings.receiver
+    names = ", ".join(destination.name for destination in settings.destinations) or "none"
+    sys.stdout.write(
+        f"{place}: can be used ({receiver.ae_title} on {receiver.bind}:{receiver.port}, destinations: {names})\n"
+    )
+    return OK

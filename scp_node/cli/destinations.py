@@ -37,11 +37,14 @@ def add_parser(subparsers: "Subparsers") -> None:
             it is asked by C-ECHO every few seconds whether it is back, and nothing else is sent. on trial: it answered,
             and one delivery shows whether it takes objects again. Nothing of this needs a person; `resume` is for
             somebody who has just mended a PACS and does not want to wait.
+
+            --json has the states of the circuit breaker: closed (up), open (down), half_open (on trial).
         """,
         examples="""
             scp-node destinations --config node.toml
             scp-node destinations --echo                ask each, now
-            scp-node destinations --json | jq -r 'select(.state == "open") | .name'
+            scp-node destinations --json | jq -r 'select(.state == "open") | .name'     those that are down
+            scp-node destinations --json | jq -r 'select(.state != "closed") | .last_error'
             scp-node destinations resume pacs           send what waits for it, now
         """,
     )

@@ -18,8 +18,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         "doctor",
         summary="check everything the node depends on",
         description="""
-            Check versions, disk, database, weights, decoders; ask the node's own receiver and every destination with
-            C-ECHO, and ask each destination which result objects it takes. Nothing is sent or changed.
+            Check versions, disk, database, weights, decoders, certificates; ask the node's own receiver and every
+            destination with C-ECHO, whether the console listens, and each destination which result objects it takes.
+            Nothing is sent or changed.
         """,
         examples="""
             scp-node doctor --config node.toml

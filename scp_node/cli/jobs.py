@@ -55,7 +55,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     listing = actions.add_parser("list", help="one line per received instance")
     listing.add_argument("--json", action="store_true", help="one JSON object a line, in order of arrival")
     listing.add_argument("--state", choices=[state.value for state in InstanceState], help="only these")
-    listing.add_argument("--reason", help="only with this reason, lateral for example")
+    listing.add_argument("--reason", type=_reason, help="only with this reason, lateral for example")
     listing.add_argument(
         "--uid", metavar="PREFIX", default="", help="only of images or studies whose UID begins like this"
     )
@@ -134,8 +134,12 @@ def _act(settings: NodeSettings, args: argparse.Namespace) -> None:
                 _print_state(admin.resend(args.id, args.destination))
             case "export":
                 console().print(cell(f"{admin.export(args.id, args.to, sha256=args.conflict)} written"))
-            case _:
+            case _ if args.conflict is not None:
                 admin.purge(args.id, sha256=args.conflict)
+                digest = f"{args.conflict[:12]}..."
+                console().print(cell(f"only the object set aside under {args.id} (SHA-256 {digest}) is removed"))
+            case _:
+                admin.purge(args.id)
                 console().print(cell(f"{args.id} is removed"))
 
 
@@ -166,6 +170,17 @@ def _time_of(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone()
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no time like 2026-11-23 or 2026-11-23T14:05") from error
+
+
+def _reason(text: str) -> str:
+    # Imported only when asked for: the first comes with numpy and pydicom.
+    from inference.records import Reason
+    from scp_node.jobs.states import DeadLetterReason
+
+    known = [*(reason.value for reason in Reason), *(reason.value for reason in DeadLetterReason)]
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(known)}")
+    return text
 
 
 def _positive(text: str) -> int:

@@ -10,13 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
-from config.load import ConfigError
 from inference.errors import InferenceError
-from scp_node.cli.options import EXIT_CODES
 from scp_node.errors import NodeError
 from scp_node.garbage import importing
+from scp_node.telemetry.escape import escape
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -75,20 +74,16 @@ COMMANDS: tuple[Command, ...] = (
     Command(name="evaluate", module="scp_node.cli.evaluate", summary="measure checkpoints on labelled radiographs"),
 )
 
-_EPILOG = f"""examples:
+_EXAMPLES = """examples:
   scp-node demo                            see it work, nothing to set up
   scp-node analyze chest.dcm --json        one JSON object per file
   scp-node serve --config node.toml        run the node
-  scp-node echo pacs --config node.toml    does the PACS answer?
-
-{EXIT_CODES}
-
-Research use only; not a medical device."""
+  scp-node echo pacs --config node.toml    does the PACS answer?"""
 
 
 def fail(message: str, code: int = FAILED) -> int:
-    """Write one sentence to standard error and return the exit code."""
-    sys.stderr.write(f"scp-node: {message}\n")
+    """Write one sentence to standard error and return the exit code; it may quote files, databases and peers."""
+    sys.stderr.write(f"scp-node: {escape(message)}\n")
     return code
 
 
@@ -102,18 +97,27 @@ class _Version(argparse.Action):
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    """Reports wrong usage as one sentence instead of a usage block."""
+    """Reports wrong usage as one sentence instead of a usage block, and points to the help of the command in use."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401 - as the base class has it
+        """As the base class does; but a command refuses what it does not know itself, and not in the program's name."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
 
 def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, CommandModule | None]:
     """Make the parser; only the chosen command's module is imported, the others are known by name and summary."""
+    from scp_node.cli.options import EXIT_CODES
+
     parser: argparse.ArgumentParser = _OneLineParser(
         prog="scp-node",
         description="DICOM node that answers chest radiographs with Grad-CAM pictures and structured reports.",
-        epilog=_EPILOG,
+        epilog=f"{_EXAMPLES}\n\n{EXIT_CODES}\n\nResearch use only; not a medical device.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
@@ -130,7 +134,17 @@ def build_parser(chosen: str | None) -> tuple[argparse.ArgumentParser, CommandMo
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return fail("interrupted", INTERRUPTED)
+
+
+def _run(argv: Sequence[str]) -> int:
+    with importing():
+        # Here and not above, where Ctrl-C would be a traceback: it takes a tenth of a second.
+        from config.load import ConfigError
+    arguments = list(argv)
     # The top-level options take no value, so the first word that is no option is the command.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
@@ -148,7 +162,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at exit; without this that would print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
     else:
         return code

@@ -2,11 +2,12 @@
 
 import argparse
 import os
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from config.load import load
+from config.load import load, misspelt
 from config.settings import NodeSettings
 
 if TYPE_CHECKING:
@@ -47,4 +48,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def settings_of(args: argparse.Namespace) -> NodeSettings:
     """Load the settings that ``--config`` and the environment give; raises ConfigError."""
     file: Path | None = args.config
+    for variable, meant in misspelt(os.environ):
+        sys.stderr.write(f"scp-node: environment variable {variable} is ignored; did you mean {meant}?\n")
     return load(file, os.environ)

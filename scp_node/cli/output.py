@@ -63,5 +63,5 @@ def size(size_bytes: int) -> str:
 
 
 def moment(time: datetime) -> str:
-    """Return a time for people, in the zone of this machine."""
-    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return a time for people, in the zone of this machine, and as `jobs list --since` takes it."""
+    return time.astimezone().isoformat(sep=" ", timespec="seconds")

@@ -1,6 +1,7 @@
 """`scp-node recall`: which results a model version made, and reports that replace them."""
 
 import argparse
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     parser.add_argument("--model", required=True, metavar="NAME", help="name in the catalog, see `scp-node models`")
     parser.add_argument("--version", metavar="V", help="version of the checkpoint")
-    parser.add_argument("--weights", metavar="SHA256", help="digest of the weights, or its beginning")
+    parser.add_argument("--weights", metavar="SHA256", type=_digest, help="digest of the weights, or its beginning")
     parser.add_argument("--supersede", action="store_true", help="order new analyses and reports that replace these")
     parser.add_argument("--dry-run", action="store_true", help="with --supersede: only say what would be ordered")
     parser.add_argument("--json", action="store_true", help="one JSON object per result")
@@ -46,13 +47,14 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, and order what is asked for; 0 also when nothing is found."""
+    """List, and order what is asked for; what the trace does not know is an error."""
     settings = settings_of(args)
 
     from scp_node.jobs.recall import ModelVersion, Recall
 
     which = ModelVersion(model=args.model, version=args.version, weights_sha256=args.weights)
     with Recall(settings) as recall:
+        recall.require_known(which)
         if args.supersede:
             recall.require_other_checkpoints(which)
         found = recall.affected(which)
@@ -99,10 +101,15 @@ def _print(recall: "Recall", which: "ModelVersion", found: "Iterator[Affected]",
                 cell(("ordered" if was_ordered else one.standing.value), "green" if was_ordered else ""),
             )
     out = console()
-    if standings:
-        out.print(shown)
+    out.print(shown)
     total = standings.total()
-    summary = ", ".join(f"{count} {name}" for name, count in sorted(standings.items())) or "nothing"
+    summary = ", ".join(f"{count} {name}" for name, count in sorted(standings.items()))
     out.print(cell(f"{summary}{f'; the first {_SHOWN} are shown (--json: all)' if total > _SHOWN else ''}"))
     if args.supersede:
         out.print(f"{ordered} new analyses {'would be ordered' if args.dry_run else 'ordered'}")
+
+
+def _digest(text: str) -> str:
+    if re.fullmatch(r"[0-9A-Fa-f]{1,64}", text) is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no beginning of a SHA-256: up to 64 hexadecimal digits")
+    return text.lower()

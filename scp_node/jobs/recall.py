@@ -27,7 +27,7 @@ _CHUNK = 200
 
 
 class RecallError(NodeError):
-    """What is asked for makes no sense: no version is named, or it is the one in use."""
+    """What is asked for makes no sense: no version is named, it is the one in use, or it has never said anything."""
 
 
 class Standing(StrEnum):
@@ -65,6 +65,12 @@ class ModelVersion:
         """Refuse to recall every version there ever was."""
         if not self.version and not self.weights_sha256:
             raise RecallError("name a version or the SHA-256 of the weights")
+
+    def __str__(self) -> str:
+        """In words."""
+        version = f" {self.version}" if self.version else ""
+        weights = f" (weights {self.weights_sha256})" if self.weights_sha256 else ""
+        return f"{self.model}{version}{weights}"
 
     def covers(self, model: str, version: str, weights_sha256: str) -> bool:
         """Whether this is what is recalled."""
@@ -143,6 +149,24 @@ class Recall(Admin):
             )
             while chunk := list(islice(analyses, _CHUNK)):
                 yield from self._affected(which, chunk)
+
+    def require_known(self, which: ModelVersion) -> None:
+        """Refuse what no analysis is by: of a name that is mistyped, "nothing" would read as "nobody is affected".
+
+        Raises
+        ------
+        RecallError
+            Names what the trace knows instead.
+        """
+        known: set[tuple[str, str, str]] = set()
+        with self._engine.connect() as connection:
+            for record in trace.analyses(connection):
+                for one in record.detail["predictions"]:
+                    if which.covers(one["model"], one["version"], one["weights_sha256"]):
+                        return
+                    known.add((one["model"], one["version"], one["weights_sha256"]))
+        names = ", ".join(f"{model} {version} ({weights[:12]})" for model, version, weights in sorted(known))
+        raise RecallError(f"no analysis by {which} in the trace; known: {names or 'none'}")
 
     def require_other_checkpoints(self, which: ModelVersion) -> None:
         """Refuse to replace results by the version that is recalled.

@@ -13,6 +13,9 @@ from config.receiver import ReceiverTlsSettings
 from config.settings import NodeSettings
 from scp_node.errors import NodeError
 
+_LARGEST_KEY_FILE_BYTES = 2**20
+"""Key and chain in one file take some 10 KiB."""
+
 
 class CredentialsError(NodeError):
     """A file with a certificate or key cannot be used; the message names file and reason."""
@@ -107,12 +110,17 @@ def check_key_file(file: Path) -> None:
     Raises
     ------
     CredentialsError
-        There is no such file, or its mode is too wide.
+        There is no such file, it holds something else, or its mode is too wide.
     """
     try:
         mode = file.stat().st_mode & 0o777
+        with file.open("rb") as opened:
+            content = opened.read(_LARGEST_KEY_FILE_BYTES)
     except OSError as error:
         raise CredentialsError(f"{file}: cannot be read: {error.strerror or type(error).__name__}") from error
+    # First: to change the mode of a file that was named by mistake helps nobody.
+    if b"BEGIN CERTIFICATE-----" in content and b"PRIVATE KEY-----" not in content:
+        raise CredentialsError(f"{file}: is a certificate, no private key")
     if mode & 0o037:
         raise CredentialsError(f"{file}: others can use this private key (mode {mode:04o}); run chmod 0600")
 

@@ -43,6 +43,8 @@ _DICOM_LIBRARIES = ("pydicom", "pynetdicom", "highdicom")
 _QUIET_LIBRARIES = ("sqlalchemy", "PIL", "matplotlib", "asyncio", "urllib3", "httpx")
 _TALKATIVE_LIBRARIES = ("dbos", "uvicorn")
 """Their events at INFO (sixty migrations at the first start, praise of another database) are no operator's."""
+_NAMELESS = "pynetdicom.transport"
+"""Says that a connection failed and not whose; the deliveries say it with the destination's name."""
 
 
 def configure(settings: LoggingSettings, stream: TextIO | None = None, *, libraries: bool = True) -> None:
@@ -122,6 +124,8 @@ class _LibraryFilter(logging.Filter):
             return False
         if package not in _DICOM_LIBRARIES:
             return True
+        if record.name == _NAMELESS and self._root.level > logging.DEBUG:
+            return False
         if record.levelno < logging.WARNING:
             return False
         # pynetdicom's own sentences name states and peers; an exception as text may quote the element it is about.

@@ -134,11 +134,22 @@ def test_out_gets_pictures_and_for_dicom_the_result_objects(inputs, tmp_path):
     assert {dataset.StudyInstanceUID for dataset in objects.values()} == {source.StudyInstanceUID}
 
 
-def test_one_that_cannot_be_written_is_told_and_is_code_1(inputs, tmp_path, capsys):
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(inputs, tmp_path, capsys, below):
     (tmp_path / "out").write_text("a file where the folder should be")
+    assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "out" / below)]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"scp-node: --out {tmp_path / 'out' / below}: cannot be written: ")
+    assert said.err.count("\n") == 1
+
+
+def test_one_that_cannot_be_written_is_told_and_is_code_1(inputs, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "chest").write_text("a file where the folder of its results should be")
     assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert said.err.endswith(f"results not written: {tmp_path / 'out' / 'chest'}: Not a directory\n")
+    assert said.err.endswith(f"results not written: {tmp_path / 'out' / 'chest'}: File exists\n")
     assert "results in" not in said.out
     assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "other")]) == 0
     assert f"results in {tmp_path / 'other' / 'chest'}" in "".join(capsys.readouterr().out.split("\n"))

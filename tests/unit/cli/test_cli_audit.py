@@ -127,7 +127,11 @@ def test_conflicts_are_listed_exported_and_purged(capsys, tmp_path):
     assert main(["jobs", "export", UID, str(tmp_path / "aside.zip"), "--conflict", "bbbb"]) == 0
     with zipfile.ZipFile(tmp_path / "aside.zip") as content:
         assert content.read("received.dcm").endswith(b"bb.dcm")
+    capsys.readouterr()
     assert main(["jobs", "purge", UID, "--conflict", "bbbb"]) == 0
+    # What the conflict was with is not removed, and nobody shall think so.
+    assert capsys.readouterr().out == f"only the object set aside under {UID} (SHA-256 bbbb...) is removed\n"
+    assert main(["jobs", "show", UID]) == 0
     assert main(["jobs", "purge", UID, "--conflict", "bbbb"]) == 1
     capsys.readouterr()
     assert main(["jobs", "list", "--conflicts", "--json"]) == 0
@@ -170,5 +174,47 @@ def test_a_time_that_is_none_is_wrong_usage():
 def test_what_makes_no_sense_to_recall_is_refused(capsys):
     assert main(["recall", "--model", "resnet18"]) == 1
     assert "name a version" in capsys.readouterr().err
-    assert main(["recall", "--model", "resnet18", "--version", "9"]) == 0
-    assert "nothing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("digest", ["xyz", "5f0c1g", "", "ab" * 33])
+def test_a_digest_that_is_none_is_wrong_usage(digest, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["recall", "--model", "resnet18", "--weights", digest])
+    assert stop.value.code == 2
+    assert "hexadecimal" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("json_", [[], ["--json"]])
+@pytest.mark.parametrize("arguments", [["--model", "resnet81"], ["--version", "9"], ["--weights", "ee"]])
+def test_a_recall_of_what_never_was_says_what_was(engine, arguments, json_, capsys):
+    """Mistyped, "nothing" would read as "nobody is affected"."""
+    said = {"probability": 0.5, "is_positive": True}
+    predictions = [
+        {"model": "resnet18", "version": "1.0.0", "weights_sha256": "5f" * 32, **said},
+        {"model": "densenet121", "version": "2.1\x1b[31m", "weights_sha256": "aa" * 32, **said},
+    ]
+    with database.write(engine) as connection:
+        for _ in range(2):
+            trace.record(connection, Event.ANALYSED, UID, instance_id=1, predictions=predictions, results=[])
+    wanted = dict(zip(("--model", "--version"), ("resnet18", "1.0.0"), strict=True))
+    wanted[arguments[0]] = arguments[1]
+    assert main(["recall", *(word for pair in wanted.items() for word in pair), *json_]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "no analysis by" in captured.err
+    assert arguments[1] in captured.err
+    assert "known: densenet121 2.1\\x1b[31m (aaaaaaaaaaaa), resnet18 1.0.0 (5f5f5f5f5f5f)\n" in captured.err
+    assert captured.err.count("\n") == 1
+
+
+def test_a_recall_in_a_trace_without_analyses_says_so(capsys):
+    assert main(["recall", "--model", "resnet18", "--weights", "5F"]) == 1
+    assert "known: none" in capsys.readouterr().err
+
+
+def test_a_digest_may_be_given_in_capital_letters(engine, capsys):
+    one = {"model": "resnet18", "version": "1", "weights_sha256": "5f" * 32, "probability": 0.5, "is_positive": True}
+    with database.write(engine) as connection:
+        trace.record(connection, Event.ANALYSED, UID, instance_id=1, predictions=[one], results=[])
+    assert main(["recall", "--model", "resnet18", "--weights", "5F5F", "--json"]) == 0
+    assert len(lines(capsys)) == 1

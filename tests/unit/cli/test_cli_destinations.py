@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from config.destinations import DeliverySettings
+from scp_node.cli.destinations import _WORDS
 from scp_node.cli.main import main
 from scp_node.jobs import database
 from scp_node.jobs.breaker import Breakers
@@ -56,6 +57,14 @@ def test_a_table_for_people_without_control_characters(engine, capsys):
     assert "down" in out
     assert "up" in out
     assert "\x1b" not in out
+
+
+def test_the_help_says_what_the_states_of_the_json_are_called_in_the_table(capsys):
+    with pytest.raises(SystemExit):
+        main(["destinations", "--help"])
+    text = capsys.readouterr().out
+    for value, word in _WORDS.items():
+        assert f"{value} ({word})" in text
 
 
 def test_echo_asks_each_and_says_so_in_the_exit_code(engine, capsys):

@@ -1,15 +1,19 @@
 """`scp-node jobs` on a database as a node leaves it: the documented JSON, tables for people, exit codes."""
 
 import json
+import subprocess
+import sys
 import time
 
 import pytest
 import sqlalchemy as sa
 
+from inference.records import Reason
 from scp_node.cli.main import main
 from scp_node.jobs import database, tables
 from scp_node.jobs.accession import KEY_FILE, Pseudonyms
 from scp_node.jobs.migrations import migrate
+from scp_node.jobs.states import DeadLetterReason
 from scp_node.records import InstanceState
 
 UIDS = {state: f"1.2.3.{number}" for number, state in enumerate(InstanceState, 1)}
@@ -137,6 +141,30 @@ def test_an_examination_is_found_by_its_study_or_its_accession_number(capsys, tm
         assert [line["sop_instance_uid"] for line in lines(capsys)] == [uid]
     assert main(["jobs", "show", "1.3"]) == 0
     assert "9.8.7" in capsys.readouterr().out
+
+
+def test_every_reason_there_is_can_be_asked_for_and_no_other(capsys):
+    """Mistyped, an empty list would read as "there are none"."""
+    for reason in (*Reason, *DeadLetterReason):
+        assert main(["jobs", "list", "--json", "--reason", reason.value]) == 0
+    assert len(lines(capsys)) == 2
+    with pytest.raises(SystemExit) as stop:
+        main(["jobs", "list", "--reason", "body_part"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "'body_part'" in error
+    assert "not_chest" in error
+    assert "time_limit" in error
+
+
+def test_looking_for_a_reason_loads_no_torch(tmp_path):
+    program = (
+        "import sys; from scp_node.cli.main import main\n"
+        "code = main(['jobs', 'list', '--json', '--reason', 'lateral'])\n"
+        "print(code, sorted({'torch', 'openvino', 'cv2', 'dbos'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 @pytest.mark.parametrize("arguments", [["--state", "lost"], ["--limit", "0"], ["--limit", "x"]])

@@ -95,3 +95,42 @@ def test_unknown_command_is_one_sentence_and_code_2(capsys):
     error = capsys.readouterr().err
     assert "ecko" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (("analyze", "chest.png", "--jsn"), "scp-node analyze"),
+        (("jobs", "list", "--jsn"), "scp-node jobs list"),
+        (("destinations", "resume", "pacs", "more"), "scp-node destinations resume"),
+    ],
+)
+def test_an_unknown_option_points_to_the_help_of_its_own_command(arguments, command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{command}: ")
+    assert arguments[-1] in error
+    assert error.endswith(f"(see {command} --help)\n")
+
+
+@pytest.mark.parametrize("module", ["pydantic", "config.load", "scp_node.cli.config"])
+def test_ctrl_c_while_the_program_loads_is_no_traceback(module):
+    """What comes before main() is Python's own start, and a few modules of its library."""
+    program = f"""
+import sys
+from scp_node.cli.main import main
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            raise KeyboardInterrupt
+
+sys.modules.pop({module!r}, None)
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main(["config", "show"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "scp-node: interrupted\n")
+    assert done.stdout == ""

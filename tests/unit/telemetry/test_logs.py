@@ -133,6 +133,20 @@ def test_what_pynetdicom_says_of_associations_is_kept():
     assert events(stream)[0]["event"] == "Association Aborted"
 
 
+@pytest.mark.parametrize(("level", "written"), [("WARNING", 0), ("INFO", 0), ("DEBUG", 3)])
+def test_a_connection_that_fails_is_told_by_who_knows_the_destination(level, written):
+    """pynetdicom says it too, on three lines, and names nobody."""
+    stream = configured(level=level)
+    logger = logging.getLogger("pynetdicom.transport")
+    logger.error("Association request failed: unable to connect to remote")
+    logger.error("TCP Initialisation Error: [Errno 111] Connection refused")
+    try:
+        fail(OSError(111, "Connection refused"))
+    except OSError as error:
+        logger.error(error, exc_info=True)
+    assert len(events(stream)) == written
+
+
 def test_python_warnings_are_logged_by_place_only(monkeypatch):
     stream = configured()
     with warnings.catch_warnings():
