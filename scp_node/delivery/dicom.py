@@ -124,6 +124,9 @@ def _send_one(association: Association, item: Outgoing, contexts: Contexts, dest
         status = _store(association, item, contexts)
     except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, RuntimeError) as error:
         return _not_sent(error, destination)
+    if status is None and association.dimse.has_gone_astray:
+        what = "gave an answer to something else, the association was ended"
+        return Verdict.TRANSIENT, None, f"{destination.ae_title} {what}"
     if status is None:
         what = f"did not answer within {destination.timeout_s:g} s or ended the association"
         return Verdict.TRANSIENT, None, f"{destination.ae_title} {what}"

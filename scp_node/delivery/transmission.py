@@ -9,6 +9,9 @@ An answer belongs to the thread that sent the request. pynetdicom lets the assoc
 requests of the peer, take it when that thread was let through its checkpoint a moment before and then had to wait for
 the interpreter: the sender waits for its time limit then, and the object is sent again. Here nothing is given to who
 does not wait for it, from the first byte of a request to its answer.
+
+An answer is the one to the request that it names: each request of an association has a number of its own, and a peer
+that answers something else, twice or too late for example, is one whose word on this request is not known.
 """
 
 import contextlib
@@ -25,6 +28,7 @@ from typing import Any, BinaryIO
 from pynetdicom import _config
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_primitives import C_STORE
 
 from scp_node.command_sets import command_set, short, uid
 from scp_node.records import Outgoing
@@ -40,6 +44,7 @@ _PDV_HEADER_BYTES = 6
 _COMMAND, _LAST_COMMAND, _DATA, _LAST_DATA = 1, 3, 0, 2
 """Message control headers, PS3.8 E.2."""
 _PAUSED_AFTER_S = 0.0001
+_LAST_MESSAGE_ID = 65535
 
 _GROUP_LENGTH = b"DICM\x02\x00\x00\x00UL\x04\x00"
 _GROUP_LENGTH_AT = 128
@@ -54,15 +59,21 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
         super().__init__(association)
         self._lock = threading.Lock()
         self._is_answer_due = False
+        self._message_id = 0
+        self._kind: type[Any] = type(None)
+        self._sop_instance_uid: str | None = None
+        self.has_gone_astray = False
+        """The last answer was to something else; pynetdicom aborts the association as after none."""
 
     def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
-        """Return context id and message; with ``block`` to the one who has sent a request."""
+        """Return context id and message; with ``block`` to the one who has sent a request, and then its answer only."""
         if block:
             try:
                 waited: tuple[int | None, Any] = super().get_msg(block=True)
-                return waited
             finally:
                 self._is_answer_due = False
+            self.has_gone_astray = waited[1] is not None and not self._is_answer(waited[1])
+            return (None, None) if self.has_gone_astray else waited
         # As one: between the look and the taking an answer could become due and come.
         with self._lock:
             if self._is_answer_due:
@@ -75,17 +86,42 @@ class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is unt
         if primitive.MessageIDBeingRespondedTo is not None:
             super().send_msg(primitive, context_id)
             return
-        self.expect_answer()
+        primitive.MessageID = self.expect_answer(type(primitive), getattr(primitive, "AffectedSOPInstanceUID", None))
         try:
             super().send_msg(primitive, context_id)
         except BaseException:
             self._is_answer_due = False
             raise
 
-    def expect_answer(self) -> None:
-        """Give nothing to who does not wait for it, from now until an answer, or its time limit, has come."""
+    def expect_answer(self, kind: type[Any], sop_instance_uid: str | None) -> int:
+        """Give nothing to who does not wait for it, from now until an answer, or its time limit, has come.
+
+        Parameters
+        ----------
+        kind
+            pynetdicom's class of the request, which is its answer's too.
+        sop_instance_uid
+            The one that the answer may name.
+
+        Returns
+        -------
+        int
+            The Message ID of the request (PS3.7 9.3.1.1).
+        """
         with self._lock:
             self._is_answer_due = True
+        self._message_id = self._message_id % _LAST_MESSAGE_ID + 1
+        self._kind, self._sop_instance_uid = kind, sop_instance_uid
+        return self._message_id
+
+    def _is_answer(self, message: Any) -> bool:  # noqa: ANN401 - as pynetdicom has it
+        # Some pad it with a space.
+        named = str(getattr(message, "AffectedSOPInstanceUID", None) or "").rstrip(" \0")
+        return (
+            isinstance(message, self._kind)
+            and message.MessageIDBeingRespondedTo == self._message_id
+            and (not named or not self._sop_instance_uid or named == self._sop_instance_uid)
+        )
 
 
 class DirectMessages(Messages):
@@ -108,7 +144,7 @@ class DirectMessages(Messages):
         self._buffer = bytearray()
 
     def store(self, item: Outgoing, context_id: int) -> int | None:
-        """Send a file in the transfer syntax that it is written in; return the status, None: no answer that is one.
+        """Send a file in the transfer syntax that it is written in; return the status, None: no answer to it.
 
         Raises
         ------
@@ -129,9 +165,9 @@ class DirectMessages(Messages):
             try:
                 while not association._is_paused:
                     time.sleep(_PAUSED_AFTER_S)
-                self.expect_answer()
+                message_id = self.expect_answer(C_STORE, item.sop_instance_uid)
                 try:
-                    self._write(self._command(item, context_id))
+                    self._write(self._command(item, context_id, message_id))
                     for pieces in self._fragments(content, left, context_id):
                         self._write(pieces)
                 except OSError:
@@ -147,8 +183,8 @@ class DirectMessages(Messages):
         status = association._check_received_status(answer)
         return int(status.Status) if "Status" in status else None
 
-    def _command(self, item: Outgoing, context_id: int) -> list[memoryview]:
-        command = memoryview(store_command(item.sop_class_uid, item.sop_instance_uid))
+    def _command(self, item: Outgoing, context_id: int, message_id: int) -> list[memoryview]:
+        command = memoryview(store_command(item.sop_class_uid, item.sop_instance_uid, message_id))
         pieces = []
         for start in range(0, len(command), self._fragment_bytes):
             fragment = command[start : start + self._fragment_bytes]
@@ -192,17 +228,22 @@ class DirectMessages(Messages):
                 pieces[0] = pieces[0][sent:]
 
 
-_BETWEEN_UIDS = (
-    short(0x00000100, 0x0001)  # Command Field: C-STORE-RQ
-    + short(0x00000110, 1)  # Message ID: there is never more than one on its way
-    + short(0x00000700, 0x0002)  # Priority: low, as pynetdicom has it
+_COMMAND_FIELD = short(0x00000100, 0x0001)  # C-STORE-RQ
+_BEFORE_INSTANCE = (
+    short(0x00000700, 0x0002)  # Priority: low, as pynetdicom has it
     + short(0x00000800, 0x0001)  # Command Data Set Type: one follows
 )
 
 
-def store_command(sop_class_uid: str, sop_instance_uid: str) -> bytes:
+def store_command(sop_class_uid: str, sop_instance_uid: str, message_id: int) -> bytes:
     """Encode the command of a C-STORE request (PS3.7 9.3.1.1)."""
-    return command_set(uid(0x00000002, sop_class_uid) + _BETWEEN_UIDS + uid(0x00001000, sop_instance_uid))
+    return command_set(
+        uid(0x00000002, sop_class_uid)
+        + _COMMAND_FIELD
+        + short(0x00000110, message_id)
+        + _BEFORE_INSTANCE
+        + uid(0x00001000, sop_instance_uid)
+    )
 
 
 def _header(size: int, context_id: int, control: int) -> memoryview:

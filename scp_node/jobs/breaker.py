@@ -125,9 +125,32 @@ class Breakers:
             values = {"state": BreakerState.HALF_OPEN.value, "trial_instance_id": instance_id, "since": self._clock()}
             _change(connection, name, {**values, "next_probe_at": self._clock() + _TRIAL_S})
 
-    def due(self, connection: sa.Connection, names: Sequence[str]) -> list[sa.Row[Any]]:
-        """Breakers whose destinations are to be asked whether they are back."""
-        return list(connection.execute(_DUE, {"names": list(names), "now": self._clock()}).all())
+    def untold(self, connection: sa.Connection, name: str, instance_id: int) -> None:
+        """Note that a delivery has ended without a word of its destination; if it was on trial, another is needed."""
+        connection.execute(
+            sa.update(breaker)
+            .where(
+                breaker.c.destination == name,
+                breaker.c.state == BreakerState.HALF_OPEN.value,
+                breaker.c.trial_instance_id == instance_id,
+            )
+            .values(next_probe_at=self._clock())
+        )
+
+    def due(
+        self, connection: sa.Connection, names: Sequence[str], *, longest_claim_s: float = 0.0
+    ) -> list[sa.Row[Any]]:
+        """Breakers whose destinations are to be asked whether they are back.
+
+        Parameters
+        ----------
+        longest_claim_s
+            What is due later than any wait lasts was set by a clock that has gone back since, and is due now.
+        """
+        now = self._clock()
+        longest_s = max(_TRIAL_S, self._settings.maximum_probe_s * _PATIENCE_WITH_UNABLE, longest_claim_s)
+        asked = {"names": list(names), "now": now, "latest": now + longest_s}
+        return list(connection.execute(_DUE, asked).all())
 
     def claim(self, connection: sa.Connection, row: sa.Row[Any], lease_s: float) -> bool:
         """Take it on to ask a destination; False when another process was quicker.
@@ -241,7 +264,8 @@ _READ_LOCKED = _READ.with_for_update()
 _DUE = (
     sa.select(breaker)
     .where(
-        breaker.c.destination.in_(sa.bindparam("names", expanding=True)), breaker.c.next_probe_at <= sa.bindparam("now")
+        breaker.c.destination.in_(sa.bindparam("names", expanding=True)),
+        sa.or_(breaker.c.next_probe_at <= sa.bindparam("now"), breaker.c.next_probe_at > sa.bindparam("latest")),
     )
     .order_by(breaker.c.next_probe_at)
 )

@@ -98,9 +98,9 @@ class Committing:
             lacking = missing(connection, instance_id, name)
             if not isinstance(destination, DicomDestination) or not destination.storage_commitment:
                 # Switched off since: what is stored is delivered.
-                return self._end(connection, owner, row, DeliveryState.DELIVERED, row.last_error)
+                return self._end_untold(connection, owner, row, DeliveryState.DELIVERED, row.last_error)
             if not lacking:
-                return self._end(connection, owner, row, DeliveryState.COMMITTED, "")
+                return self._end_untold(connection, owner, row, DeliveryState.COMMITTED, "")
             for open_one in self._open(connection, row):
                 if open_one.state == TransactionState.ASKED.value and open_one.deadline_at > now:
                     deliveries.put_off(connection, self._jobs, owner, row, due=open_one.deadline_at, now=now)
@@ -112,7 +112,7 @@ class Committing:
             if asked >= destination.commitment_attempts:
                 times = f"asked {asked} times" if asked > 1 else "asked once"
                 note = f"stored, not committed: {times}, no report within {destination.commitment_timeout_s:g} s"
-                return self._end(connection, owner, row, DeliveryState.DELIVERED, note)
+                return self._end_untold(connection, owner, row, DeliveryState.DELIVERED, note)
             transaction_uid = f"2.25.{uuid.uuid4().int}"
             connection.execute(
                 sa.insert(transaction).values(
@@ -186,6 +186,13 @@ class Committing:
                 epoch=epoch,
             )
             return DeliveryState.COMMITTING
+
+    def _end_untold(
+        self, connection: sa.Connection, owner: sa.Row[Any], row: sa.Row[Any], state: DeliveryState, note: str
+    ) -> DeliveryState:
+        """End what needs no question: if it was on trial, nothing was heard of its destination."""
+        self._breakers.untold(connection, row.destination, row.instance_id)
+        return self._end(connection, owner, row, state, note)
 
     def _end(
         self, connection: sa.Connection, owner: sa.Row[Any], row: sa.Row[Any], state: DeliveryState, note: str

@@ -85,6 +85,16 @@ class DeliveryWork:
 
     def run(self, instance_id: int, name: str, job_id: str) -> str:
         """Make one attempt; return the state it leaves the delivery in, or ``stale`` when it is not the current job."""
+        try:
+            return self._run(instance_id, name, job_id)
+        except Exception as error:  # top of a job: one that ends with an error would never be tried again
+            log.exception("delivery failed", destination=name, instance=instance_id)
+            if name not in self._destinations:
+                raise
+            why = f"error of this node: {type(error).__name__}"
+            return self._patience.call(lambda: self._after_error(instance_id, name, job_id, why))
+
+    def _run(self, instance_id: int, name: str, job_id: str) -> str:
         fence = self._fence()
         present = self._patience.call(lambda: self._begin(instance_id, name, job_id))
         if present is None:
@@ -113,8 +123,26 @@ class DeliveryWork:
             )
             return DeliveryState(row.state), is_refused
 
+    def _after_error(self, instance_id: int, name: str, job_id: str, why: str) -> str:
+        """Count an attempt that an error of this node has ended; the next one is due as after any that failed."""
+        with database.write(self._engine) as connection:
+            owner = database.lock_instance(connection, instance_id)
+            row = deliveries.current(connection, instance_id, name, job_id)
+            if row is None or owner is None:
+                return STALE
+            begun_at = self._clock() if row.first_attempt_at is None else row.first_attempt_at
+            deliveries.change(connection, row, attempts=row.attempts + 1, first_attempt_at=begun_at)
+            row = deliveries.current(connection, instance_id, name, job_id)
+            assert row is not None  # noqa: S101 - locked above
+            epoch = self._breakers.epoch(connection, name)
+            return self._wait(connection, owner, row, why, epoch=epoch, is_progress=False).value
+
     def _put_off(self, instance_id: int, name: str, job_id: str) -> str | None:
-        """Delay a delivery whose destination is down, without an association; None: it came back meanwhile."""
+        """Delay a delivery whose destination is down, without an association.
+
+        None: it is to be attempted. The destination came back meanwhile, or patience is over: a node that was off for
+        so long, or whose clock was put forward, gives nothing up that it has not tried since.
+        """
         with database.write(self._engine) as connection:
             owner = database.lock_instance(connection, instance_id)
             row = deliveries.current(connection, instance_id, name, job_id)
@@ -125,7 +153,7 @@ class DeliveryWork:
                 return None
             now, end = self._clock(), row.first_attempt_at + self._destinations[name].patience_s
             if now >= end:
-                return self._give_up(connection, owner, row, refusal.last_error).value
+                return None
             # When it is back, `probing` hastens this; the delay is for the case that nobody does.
             due = min(end, now + self._settings.maximum_delay_s * (0.5 + 0.5 * self._random()))
             deliveries.put_off(
@@ -277,6 +305,8 @@ class DeliveryWork:
         elif outcomes and state is DeliveryState.WAITING:
             is_reached = any(outcome.is_reached for outcome in outcomes)
             return self._breakers.failed(connection, name, row.instance_id, error, is_reached=is_reached)
+        elif state is not DeliveryState.WAITING:
+            self._breakers.untold(connection, name, row.instance_id)
         return self._breakers.epoch(connection, name)
 
     def _wait(
@@ -299,7 +329,7 @@ class DeliveryWork:
         deliveries.put_off(
             connection, self._jobs, owner, row, due=due, now=now, last_error=error, setbacks=setbacks, epoch=epoch
         )
-        return DeliveryState.WAITING
+        return DeliveryState(row.state)
 
     def _give_up(self, connection: sa.Connection, owner: sa.Row[Any], row: sa.Row[Any], error: str) -> DeliveryState:
         why = f"gave up after {self._destinations[row.destination].patience_s:g} s: {error}"

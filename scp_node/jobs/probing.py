@@ -62,7 +62,7 @@ class Probing:
         self._breakers = Breakers(settings, clock=clock)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probing", daemon=True)
-        self._asking: list[threading.Thread] = []
+        self._asking: dict[str, threading.Thread] = {}
 
     def start(self) -> None:
         """Begin to look."""
@@ -72,7 +72,7 @@ class Probing:
         """Look no more; a question that is under way ends by itself, or with the process."""
         self._stop.set()
         # Not for ever: with the database away, a worker's connections wait for it.
-        for thread in (self._thread, *self._asking):
+        for thread in (self._thread, *self._asking.values()):
             if thread.is_alive():
                 thread.join(_CLOSE_S)
 
@@ -81,7 +81,8 @@ class Probing:
         if not self._destinations:
             return
         with self._engine.connect() as connection:
-            due = self._breakers.due(connection, list(self._destinations))
+            longest_s = max(self._claim_s(name) for name in self._destinations)
+            due = self._breakers.due(connection, list(self._destinations), longest_claim_s=longest_s)
             resuming = list(
                 connection.execute(
                     sa.select(breaker.c.destination).where(
@@ -89,13 +90,16 @@ class Probing:
                     )
                 ).scalars()
             )
-        self._asking = [thread for thread in self._asking if thread.is_alive()]
+        self._asking = {name: thread for name, thread in self._asking.items() if thread.is_alive()}
         for row in due:
+            if row.destination in self._asking:
+                # A share that hangs: one question that never ends is enough.
+                continue
             with database.write(self._engine) as connection:
                 is_mine = self._breakers.claim(connection, row, self._claim_s(row.destination))
             if is_mine:
                 thread = threading.Thread(target=self._ask, args=(row.destination,), name="probe", daemon=True)
-                self._asking.append(thread)
+                self._asking[row.destination] = thread
                 thread.start()
         for name in resuming:
             self.resume(name)

@@ -4,26 +4,31 @@ There should be none. There would be one after an error of the program inside a 
 often than the durable engine allows.
 """
 
+import itertools
+import time
 from typing import Any
 
 import sqlalchemy as sa
 import structlog
 
-from scp_node.jobs import database
+from scp_node.jobs import database, deliveries
 from scp_node.jobs.queues import Jobs
-from scp_node.jobs.states import DeadLetterReason, move, settle
+from scp_node.jobs.states import PENDING, DeadLetterReason, move
 from scp_node.jobs.tables import delivery, instance
 from scp_node.records import DeliveryState, InstanceState
 
 log = structlog.get_logger(__name__)
 
 _ALIVE = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
+_FAILED = frozenset({"ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
+_QUESTIONS = 3
+"""So many jobs in a row may fail to ask whether what is stored is committed."""
 _LIMIT = 1000
 _UNFINISHED = (InstanceState.RECEIVED.value, InstanceState.ANALYSING.value)
 
 
 class Reconciler:
-    """Makes dead letters of what no job works on.
+    """Makes dead letters of what no job works on; what is stored and only not committed yet is asked about again.
 
     A row is looked at twice, in this order: the row, its job's status, and again the row inside the transaction that
     changes it. A job that ends in between has moved the row or named its successor there.
@@ -35,7 +40,7 @@ class Reconciler:
 
     def run(self) -> int:
         """Look once; return how many were found."""
-        return self._instances() + self._deliveries()
+        return self._instances() + sum(self._deliveries(state) for state in PENDING)
 
     def _instances(self) -> int:
         found = 0
@@ -53,33 +58,47 @@ class Reconciler:
             found += 1
         return found
 
-    def _deliveries(self) -> int:
+    def _deliveries(self, state: str) -> int:
         found = 0
         query = (
             sa.select(delivery)
-            .where(delivery.c.state == DeliveryState.WAITING.value)
+            .where(delivery.c.state == state)
             .order_by(delivery.c.instance_id, delivery.c.destination)
             .limit(_LIMIT)
         )
         for row, status in self._without_job(query):
-            where = (delivery.c.instance_id == row.instance_id, delivery.c.destination == row.destination)
+            is_stored = state == DeliveryState.COMMITTING
+            is_to_be_asked = is_stored and self._failures(row.job_id) < _QUESTIONS
             with database.write(self._engine) as connection:
                 owner = database.lock_instance(connection, row.instance_id)
-                changed = connection.execute(
-                    sa.update(delivery)
-                    .where(*where, delivery.c.job_id == row.job_id, delivery.c.state == DeliveryState.WAITING.value)
-                    .values(
-                        state=DeliveryState.REFUSED.value,
-                        last_error=f"error of this node: the job ended ({status}) without an outcome",
-                        next_attempt_at=None,
-                    )
-                )
-                if owner is None or not changed.rowcount:
+                again = deliveries.current(connection, row.instance_id, row.destination, row.job_id)
+                if owner is None or again is None or again.state != state:
                     continue
-                settle(connection, owner)
-            log.error("delivery without job", destination=row.destination, instance=row.instance_id, job_status=status)
+                now = time.time()
+                why = f"error of this node: the job ended ({status}) without an outcome"
+                if is_to_be_asked:
+                    deliveries.put_off(connection, self._jobs, owner, again, due=now, now=now)
+                else:
+                    to = DeliveryState.DELIVERED if is_stored else DeliveryState.REFUSED
+                    note = f"stored, not committed: {why}" if is_stored else why
+                    deliveries.end(connection, owner, again, to, note, now=now)
+            log.error(
+                "delivery without job",
+                destination=row.destination,
+                instance=row.instance_id,
+                job_status=status,
+                is_asked_again=is_to_be_asked,
+            )
             found += 1
         return found
+
+    def _failures(self, job_id: str) -> int:
+        """How many jobs of a delivery failed in a row, up to this one, which counts however it ended."""
+        head, _, last = job_id.rpartition(":")
+        earlier = [f"{head}:{number}" for number in range(int(last) - 1, max(0, int(last) - _QUESTIONS), -1)]
+        statuses = self._jobs.statuses(earlier)
+        failed = itertools.takewhile(lambda one: statuses.get(one) in _FAILED, earlier)
+        return 1 + sum(1 for _ in failed)
 
     def _without_job(self, query: sa.Select[Any]) -> list[tuple[sa.Row[Any], str]]:
         with self._engine.connect() as connection:

@@ -71,7 +71,10 @@ def _job() -> Iterator[str]:
         yield job_id
     except LeaseLostError:
         log.warning("lease lost, job left", job_id=job_id)
-        _work().give_back(job_id)
+        try:
+            _work().give_back(job_id)
+        except Exception:  # what took the lease takes this too: it must not become the job's outcome; see `reclaim`
+            log.exception("job not given back yet", job_id=job_id)
         raise
     finally:
         with _counting:

@@ -20,6 +20,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, evt
+from pynetdicom.dimse_primitives import C_STORE
 
 from config.destinations import DicomDestination
 from scp_node.delivery import catalog
@@ -232,6 +233,35 @@ def test_a_peer_that_aborts_half_way_has_confirmed_what_it_confirmed(make):
         Verdict.TRANSIENT,
     ]
     assert "ended the association" in outcomes["2.25.3"].detail
+
+
+def test_a_peer_that_answers_the_first_object_twice_has_not_confirmed_the_second(make):
+    """It refused it: a result would be lost and nobody the wiser."""
+    second, messages = threading.Event(), []
+
+    def count(_event):
+        messages.append(1)
+        if len(messages) == 2:
+            second.set()
+
+    class Twice(Peer):
+        def _store(self, event):
+            if not self.received:
+                request, answer = event.request, C_STORE()
+                answer.MessageIDBeingRespondedTo, answer.Status = request.MessageID, 0x0000
+                answer.AffectedSOPClassUID = request.AffectedSOPClassUID
+                answer.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+                event.assoc.dimse.send_msg(answer, event.context.context_id)
+                # Not before the next is there: what nobody waits for is thrown away.
+                assert second.wait(60)
+            return super()._store(event)
+
+    with Twice(answer=lambda number: 0x0000 if number == 1 else 0xA700) as peer:
+        peer.server.bind(evt.EVT_DIMSE_RECV, count)
+        outcomes = _send([make(1), make(2)], peer.port)
+    assert outcomes["2.25.1"].verdict is Verdict.CONFIRMED
+    assert (outcomes["2.25.2"].verdict, outcomes["2.25.2"].status) == (Verdict.TRANSIENT, None)
+    assert outcomes["2.25.2"].detail == "PACS gave an answer to something else, the association was ended"
 
 
 def test_nobody_listening_is_transient(make):

@@ -9,7 +9,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
 from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import encode
 
 from config.destinations import DicomDestination
@@ -21,16 +21,17 @@ LIMIT_S = 60.0
 CONTEXTS = [(str(SecondaryCaptureImageStorage), str(ExplicitVRLittleEndian))]
 
 
+@pytest.mark.parametrize("number", [1, 65535])
 @pytest.mark.parametrize("instance", ["1.2.34", "1.2.345", "2.25." + "9" * 59])
 @pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.88.11"])
-def test_the_command_is_the_one_that_pynetdicom_makes(sop_class, instance):
+def test_the_command_is_the_one_that_pynetdicom_makes(sop_class, instance, number):
     request = C_STORE()
-    request.MessageID, request.Priority = 1, 2
+    request.MessageID, request.Priority = number, 2
     request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, instance
     request._dataset_path = ("file", 0)
     message = C_STORE_RQ()
     message.primitive_to_message(request)
-    assert store_command(sop_class, instance) == encode(message.command_set, True, True)
+    assert store_command(sop_class, instance, number) == encode(message.command_set, True, True)
 
 
 @pytest.fixture
@@ -57,6 +58,9 @@ class Peer:
     def __init__(self, status=0x0000):
         self.status = status
         self.stored = []
+        self.numbers = []
+        self.answers = lambda _request: []
+        """What it answers beside, before its own answer."""
         self.accepted = []
         self.ended = threading.Event()
         ae = AE(ae_title="PACS")
@@ -73,6 +77,9 @@ class Peer:
 
     def _store(self, event):
         self.stored.append(str(event.request.AffectedSOPInstanceUID))
+        self.numbers.append(event.request.MessageID)
+        for answer in self.answers(event.request):
+            event.assoc.dimse.send_msg(answer, event.context.context_id)
         return self.status
 
 
@@ -131,6 +138,62 @@ def test_an_answer_is_for_who_asked(connection, item, is_direct):
         over.set()
         thief.join()
     assert set(taken) == {None}
+
+
+def _send(connection, item, *, is_direct):
+    if is_direct:
+        return _store(connection, item)
+    return connection.association.send_c_store(item.file).get("Status")
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_each_request_of_an_association_has_a_number_of_its_own(peer, connection, item, is_direct):
+    """PS3.7 9.3.1.1: it tells answers apart; they begin anew where there are no more."""
+    connection.association.dimse._message_id = 65533
+    for _ in range(4):
+        assert _send(connection, item, is_direct=is_direct) == 0x0000
+    assert peer.numbers == [65534, 65535, 1, 2]
+
+
+def _answer(request, *, number=None, instance=None, kind=C_STORE):
+    answer = kind()
+    answer.MessageIDBeingRespondedTo = request.MessageID if number is None else number
+    answer.AffectedSOPClassUID = request.AffectedSOPClassUID
+    if instance != "":
+        answer.AffectedSOPInstanceUID = instance or request.AffectedSOPInstanceUID
+    answer.Status = 0x0000
+    return answer
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda request: _answer(request, number=request.MessageID - 1),
+        lambda request: _answer(request, number=request.MessageID + 76, instance="2.25.9"),
+        lambda request: _answer(request, instance="2.25.9"),
+        lambda request: _answer(request, kind=C_ECHO),
+    ],
+)
+def test_an_answer_to_something_else_confirms_nothing(peer, connection, item, is_direct, wrong):
+    """The peer refuses the object; what comes first is not its word on it."""
+    peer.status = 0xA700
+    peer.answers = lambda request: [wrong(request)]
+    assert _send(connection, item, is_direct=is_direct) is None
+    assert connection.association.dimse.has_gone_astray
+    assert not connection.is_usable
+    with pytest.raises(RuntimeError):
+        _send(connection, item, is_direct=is_direct)
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+@pytest.mark.filterwarnings("ignore:Invalid value for VR UI")  # what this is about
+@pytest.mark.parametrize("instance", ["", "2.25.1 "])
+def test_an_answer_need_not_name_the_object_exactly(peer, connection, item, is_direct, instance):
+    """It is optional there (PS3.7 Table 9.1-1), and some pad it like text."""
+    peer.status = 0xA700
+    peer.answers = lambda request: [_answer(request, instance=instance)]
+    assert _send(connection, item, is_direct=is_direct) == 0x0000
 
 
 def _without_head(content):

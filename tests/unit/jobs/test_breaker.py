@@ -1,5 +1,7 @@
 """One destination that is down costs one question now and then; when it is back, all that waits goes on at once."""
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
@@ -221,6 +223,92 @@ def test_patience_ends_while_a_destination_is_down(results, share):
     # Who came later has patience of its own.
     results.add(9, "share")
     assert results.deliver(9, "share") == DeliveryState.WAITING
+
+
+@pytest.mark.databases
+def test_who_was_off_for_longer_than_patience_lasts_tries_before_it_gives_up(results, share):
+    """A node that was switched off, or a clock that was put forward: nobody has asked the destination since."""
+    _away(share)
+    _open(results)
+    results.now += 2 * WEEK_S
+    assert results.deliver(1, "share") == DeliveryState.REFUSED
+    assert results.row(1, "share").attempts == 2
+    share.unlink()
+    assert results.deliver(2, "share") == DeliveryState.DELIVERED
+    assert results.health("share").state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("back_s", [86400, 3600])
+def test_a_clock_that_goes_back_does_not_put_the_next_question_off(results, share, back_s):
+    _away(share)
+    _open(results)
+    breakers = Breakers(results.settings, clock=lambda: results.now)
+    with results.engine.connect() as connection:
+        assert breakers.due(connection, ["share"]) == []
+        results.now -= back_s
+        assert [row.destination for row in breakers.due(connection, ["share"])] == ["share"]
+
+
+def test_a_claim_for_a_slow_destination_holds(results, share):
+    """It is longer than any other wait."""
+    _away(share)
+    _open(results)
+    results.now += 3
+    breakers = Breakers(results.settings, clock=lambda: results.now)
+    with database.write(results.engine) as connection:
+        (row,) = breakers.due(connection, ["share"])
+        assert breakers.claim(connection, row, 4000.0)
+    with results.engine.connect() as connection:
+        assert breakers.due(connection, ["share"], longest_claim_s=4000.0) == []
+        results.now -= 86400
+        assert len(breakers.due(connection, ["share"], longest_claim_s=4000.0)) == 1
+
+
+def test_a_trial_that_has_nothing_to_send_is_followed_by_another_at_once(results, share):
+    """Its file is missing: nothing was heard of the destination, and the others must not wait for a word of it."""
+    _away(share)
+    _open(results)
+    results.add(4, "share")
+    results.deliver(4, "share")
+    results.spool.path("results/2.25.40.dcm").unlink()
+    share.unlink()
+    probing = results.probing()
+    probing.ask("share")
+    assert results.deliver(4, "share") == DeliveryState.REFUSED
+    assert results.health("share").state is BreakerState.HALF_OPEN
+    probing.look()
+    probing.stop()
+    assert results.deliver(1, "share") == DeliveryState.DELIVERED
+    assert results.health("share").state is BreakerState.CLOSED
+
+
+def test_a_destination_that_is_still_being_asked_is_not_asked_again(results, share, monkeypatch):
+    """A share that hangs: a thread for each question would add up for as long as it does."""
+    _away(share)
+    _open(results)
+    answer, is_asked, asked = threading.Event(), threading.Event(), []
+
+    def hang(*_arguments):
+        asked.append(1)
+        is_asked.set()
+        assert answer.wait(60)
+        raise OSError
+
+    monkeypatch.setattr("scp_node.delivery.catalog.echo", hang)
+    probing = results.probing()
+    try:
+        for _ in range(5):
+            results.now += 600
+            probing.look()
+        assert is_asked.wait(60)
+        assert len(asked) == 1
+    finally:
+        answer.set()
+        probing.stop()
+    results.now += 600
+    probing.look()
+    probing.stop()
+    assert len(asked) == 2
 
 
 def test_with_nothing_waiting_an_answer_closes_it(results, share):

@@ -13,7 +13,9 @@ from config.destinations import DicomDestination
 from config.settings import NodeSettings
 from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.delivery.commitment import CommitmentReport
+from scp_node.jobs import database
 from scp_node.jobs.admin import Admin
+from scp_node.jobs.breaker import Breakers
 from scp_node.jobs.reports import Reports
 from scp_node.jobs.tables import commitment
 from scp_node.records import DeliveryState, InstanceState
@@ -99,9 +101,8 @@ def to(results):
                 host="127.0.0.1",
                 port=archive.port,
                 timeout_s=5,
-                storage_commitment=True,
                 commitment_timeout_s=TIMEOUT_S,
-                **options,
+                **{"storage_commitment": True, **options},
             ),
         )
 
@@ -317,6 +318,24 @@ def test_switched_off_meanwhile_what_is_stored_is_delivered(results, to):
             DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=archive.port, timeout_s=5),
         )
         assert results.deliver(1, "pacs") == DeliveryState.DELIVERED
+
+
+def test_a_question_on_trial_that_need_not_be_asked_is_followed_by_another_trial(results, to):
+    """Switched off meanwhile, so nothing was heard of the destination: others must not wait for a word of it."""
+    with Archive() as archive:
+        to(archive)
+        results.add(1, "pacs")
+        assert results.deliver(1, "pacs") == DeliveryState.COMMITTING
+        to(archive, storage_commitment=False)
+    breakers = Breakers(results.settings, clock=results.clock)
+    with database.write(results.engine) as connection:
+        for number in range(results.settings.failures_before_pause):
+            breakers.failed(connection, "pacs", 100 + number, "away", is_reached=False)
+        breakers.grant(connection, "pacs", results.instance(1).id)
+        assert breakers.due(connection, ["pacs"]) == []
+    assert results.deliver(1, "pacs") == DeliveryState.DELIVERED
+    with results.engine.connect() as connection:
+        assert len(breakers.due(connection, ["pacs"])) == 1
 
 
 def test_a_report_about_objects_of_others_changes_nothing(results, to, silent):

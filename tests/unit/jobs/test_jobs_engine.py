@@ -1,6 +1,7 @@
 """What this project relies on in the durable engine, some of it private: a new version must pass here first."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from config.base import Priority
 from config.destinations import FolderDestination
 from scp_node.jobs import database, queues, workflows
 from scp_node.jobs.child_errors import PoolStoppedError
-from scp_node.jobs.lease import Lease, WorkerId
+from scp_node.jobs.lease import Lease, LeaseLostError, WorkerId
 from scp_node.jobs.recovery import Recovery
 from scp_node.jobs.tables import lease
 
@@ -153,6 +154,40 @@ def test_a_job_left_at_a_stop_stays_for_the_next_worker(engine, jobs, running):
     _until(lambda: analysing.calls)
     time.sleep(0.3)
     assert _status(engine, "analyse:left").status == "PENDING"
+
+
+def test_a_job_whose_lease_is_lost_is_left_even_if_it_cannot_be_given_back(engine, jobs, tmp_path):
+    """The lease is lost because the database is away, so giving back fails as a rule: no error of the job."""
+    given = []
+
+    class Losing:
+        def run(self, *_arguments):
+            raise LeaseLostError
+
+    def give_back(job_id):
+        given.append(job_id)
+        raise sa.exc.OperationalError("UPDATE", {}, sqlite3.OperationalError("database or disk is full"))
+
+    share = FolderDestination(kind="folder", name="share", folder=tmp_path)
+    workflows.launch(
+        engine,
+        executor_id="me",
+        slots=1,
+        destinations=[share],
+        analysing=Recorder(),
+        delivering=Losing(),
+        give_back=give_back,
+    )
+    try:
+        with database.write(engine) as connection:
+            jobs.deliver(connection, "deliver:lost", 7, "share", Priority.ROUTINE)
+        _until(lambda: given and not workflows.running())
+        time.sleep(0.3)
+        assert _status(engine, "deliver:lost").status == "PENDING"
+        recovery = Recovery(engine, "me", workflows.running)
+        assert (recovery.reclaim(), recovery.reclaim()) == (0, 1)
+    finally:
+        workflows.end_stop(workflows.begin_stop(5))
 
 
 def test_times_have_milliseconds(engine, jobs, running):
