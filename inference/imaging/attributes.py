@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
 
 _LARGEST_NUMBER = 1e12
 """No rescale or window of a radiograph comes near it; beyond, arithmetic in float64 would overflow."""
@@ -19,15 +19,20 @@ class Code(NamedTuple):
     meaning: str
 
 
-def _value(dataset: Dataset, keyword: str) -> Any:  # noqa: ANN401 - whatever the file holds
+Name = str | int
+"""Keyword of an attribute, or tag where groups repeat and the keyword does not say which."""
+
+
+def _value(dataset: Dataset, name: Name) -> Any:  # noqa: ANN401 - whatever the file holds
     try:
-        return dataset.get(keyword)
+        found = dataset.get(name)
+        return found.value if isinstance(found, DataElement) else found
     except Exception:  # values are converted at first access, and faulty ones raise nearly anything
         return None
 
 
-def _values(dataset: Dataset, keyword: str) -> list[Any]:
-    value = _value(dataset, keyword)
+def _values(dataset: Dataset, name: Name) -> list[Any]:
+    value = _value(dataset, name)
     if value is None or isinstance(value, bytes):
         return []
     if isinstance(value, str):
@@ -67,14 +72,19 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
     return int(value) if value is not None and value == int(value) else None
 
 
-def words(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+def words(dataset: Dataset, name: Name) -> tuple[str, ...]:
     """Return the values of a coded string, upper case and stripped; empty values stay, for their position."""
-    return tuple(str(value).strip(" \0").upper() for value in _values(dataset, keyword))
+    return tuple(str(value).strip(" \0").upper() for value in _values(dataset, name))
 
 
-def word(dataset: Dataset, keyword: str) -> str:
+def word(dataset: Dataset, name: Name) -> str:
     """Return the first value of a coded string, upper case and stripped; empty when absent."""
-    return next(iter(words(dataset, keyword)), "")
+    return next(iter(words(dataset, name)), "")
+
+
+def is_there(dataset: Dataset, tag: int) -> bool:
+    """Return whether an attribute of bytes, which nobody looks into, is there and not empty."""
+    return tag in dataset and bool(dataset.get_item(tag).value)
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

@@ -13,7 +13,7 @@ from pydicom import Dataset
 from pydicom.uid import DigitalXRayImageStorageForProcessing, ExplicitVRBigEndian
 
 from config.analysis import Polarity
-from inference.imaging.attributes import integer, word
+from inference.imaging.attributes import integer, is_there, word
 from inference.imaging.modality_lut import is_hu, modality_values, rescale
 from inference.imaging.polarity import is_inverted
 from inference.imaging.shutter import Visible, visible_part
@@ -95,8 +95,8 @@ def render(image: SourceImage, rule: RenderRule, polarity: Polarity = Polarity.A
 def _undrawn(dataset: Dataset) -> tuple[str, ...]:
     """Say that there are overlay graphics (PS3.3 C.9.2): a mark of the side may be among them."""
     for group in range(0x6000, 0x6020, 2):
-        kind, graphics = dataset.get((group, 0x0040)), dataset.get((group, 0x3000))
-        if graphics is not None and graphics.value and (kind is None or kind.value == "G"):
+        kind, graphics = group << 16 | 0x0040, group << 16 | 0x3000
+        if is_there(dataset, graphics) and word(dataset, kind) in ("G", ""):
             return (f"Overlay Data ({group:04X},3000) are graphics that results do not show",)
     return ()
 

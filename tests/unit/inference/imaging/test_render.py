@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from config.analysis import Polarity
@@ -385,6 +387,15 @@ def test_overlay_graphics_that_are_not_drawn_are_noted(shown):
     assert shown(dataset)[1].notes == ()
     dataset[0x60020040].value = "G"
     assert shown(dataset)[1].notes == ("Overlay Data (6002,3000) are graphics that results do not show",)
+
+
+@pytest.mark.parametrize(("tag", "vr"), [(0x60000040, "US"), (0x60003000, "US"), (0x60003000, "FD")])
+def test_overlays_of_another_type_than_is_legal_keep_no_radiograph_from_being_shown(tag, vr, image_of):
+    subject = image_of(image())
+    for one, kind in ((0x60000040, "CS"), (0x60003000, "OW"), (tag, vr)):
+        raw = RawDataElement(Tag(one), kind, 3, b"G \1", 0, is_implicit_VR=False, is_little_endian=True)
+        subject.header.dataset[Tag(one)] = raw
+    assert render(subject, AUTO).display_values.shape == (64, 64)
 
 
 @pytest.mark.parametrize(("modality", "rescale_type"), [("CR", None), ("CR", "US"), ("DX", "US"), ("CT", "US")])
