@@ -16,6 +16,7 @@ from typing import BinaryIO
 import structlog
 
 from scp_node.audit.entries import NOTHING_BEFORE, Draft, Entry, digest
+from scp_node.durability import synchronise
 from scp_node.errors import NodeError
 
 _log = structlog.get_logger(__name__)
@@ -218,7 +219,7 @@ class Trail:
         # In this order: under its former name nobody could write to a file that is read-only.
         self.file.rename(self.file.with_name(name))
         os.fchmod(file.fileno(), 0o400)
-        _synchronise(self.file.parent)
+        synchronise(self.file.parent)
         for path in self.files()[: -1 - self._keep_files]:
             _log.warning("audit file removed", file=path.name, kept=self._keep_files)
             path.unlink(missing_ok=True)
@@ -279,15 +280,6 @@ def _write(file: BinaryIO, content: bytes) -> None:
     except OSError:
         file.truncate(start)
         raise
-
-
-def _synchronise(folder: Path) -> None:
-    """Wait until its entries are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _cut_torn_line(file: BinaryIO) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from config.destinations import FolderDestination
 from scp_node.delivery.records import EchoOutcome, IsWanted, Report
+from scp_node.durability import synchronise
 from scp_node.records import ObjectOutcome, Outgoing, Verdict
 
 
@@ -65,7 +66,7 @@ def _write(item: Outgoing, folder: Path) -> ObjectOutcome:
             target.flush()
             os.fsync(target.fileno())
         part.replace(folder / name)
-        _synchronise(folder)
+        synchronise(folder)
     except OSError as error:
         with suppress(OSError):
             part.unlink()
@@ -85,14 +86,6 @@ def _write(item: Outgoing, folder: Path) -> ObjectOutcome:
             is_reached=False,
         )
     return ObjectOutcome(sop_instance_uid=item.sop_instance_uid, verdict=Verdict.CONFIRMED, status=None)
-
-
-def _synchronise(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def echo(destination: FolderDestination, *, calling_ae_title: str) -> EchoOutcome:

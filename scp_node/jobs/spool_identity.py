@@ -7,13 +7,16 @@ row names.
 """
 
 import os
+import secrets
 import uuid
 
 import sqlalchemy as sa
 
+from scp_node.durability import synchronise
 from scp_node.errors import StartError
 from scp_node.jobs import database
 from scp_node.jobs.tables import instance, spool_identity
+from scp_node.spool.incoming import open_private
 from scp_node.spool.store import Spool
 
 FILE = "spool.id"
@@ -70,15 +73,10 @@ def _has_objects(spool: Spool) -> bool:
 
 
 def _write(spool: Spool, value: str) -> None:
-    temporary = spool.folder / f".{FILE}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+    # Another process that starts at this moment writes the same.
+    temporary = spool.folder / f".{FILE}.{secrets.token_hex(6)}"
+    with os.fdopen(open_private(temporary), "w", encoding="ascii") as file:
         file.write(f"{value}\n")
-        file.flush()
-        os.fsync(descriptor)
+    synchronise(temporary)
     temporary.rename(spool.folder / FILE)
-    folder = os.open(spool.folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    synchronise(spool.folder)

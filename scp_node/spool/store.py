@@ -16,6 +16,7 @@ from typing import BinaryIO
 import structlog
 
 from config.storage import SpoolSettings
+from scp_node.durability import synchronise
 from scp_node.errors import SpoolFullError
 from scp_node.spool.incoming import IncomingFile, full_disk_is_spool_full, open_private
 
@@ -120,9 +121,9 @@ class Spool:
                 # Young again: no sweeper takes it for a leftover of an older arrival.
                 os.utime(target)
             else:
-                _synchronise(temporary)
+                synchronise(temporary)
                 temporary.rename(target)
-            _synchronise(target.parent)
+            synchronise(target.parent)
         return relative
 
     # --- results -----------------------------------------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Spool:
                     # A sweeper found the folder empty, just now.
                     self._make_durable_folder(target.parent)
                     temporary.replace(target)
-                _synchronise(target.parent)
+                synchronise(target.parent)
         finally:
             temporary.unlink(missing_ok=True)
         return relative
@@ -271,7 +272,7 @@ class Spool:
         self._make_durable_folder(folder.parent)
         _make_private_folder(folder)
         # Also when it was there: another process may have made it and not yet synchronised the entry.
-        _synchronise(folder.parent)
+        synchronise(folder.parent)
         if name.count("/") < _FAN_OUT_DEPTH:
             self._fan_out.add(name)
 
@@ -296,12 +297,3 @@ def _make_private_folder(folder: Path) -> None:
     except FileExistsError:
         return
     folder.chmod(_FOLDER_MODE)
-
-
-def _synchronise(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

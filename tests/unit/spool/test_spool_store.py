@@ -104,7 +104,7 @@ def test_adopt_synchronises_the_file_before_and_the_folder_after_the_rename(
 ) -> None:
     """Success is answered when adopt returns, so the order decides what a power cut leaves."""
     done: list[tuple[str, str]] = []
-    original, rename = store._synchronise, Path.rename
+    original, rename = store.synchronise, Path.rename
 
     def synchronise(path: Path) -> None:
         done.append(("fsync", path.relative_to(spool.folder).as_posix()))
@@ -114,7 +114,7 @@ def test_adopt_synchronises_the_file_before_and_the_folder_after_the_rename(
         done.append(("rename", self.relative_to(spool.folder).as_posix()))
         return rename(self, target)
 
-    monkeypatch.setattr(store, "_synchronise", synchronise)
+    monkeypatch.setattr(store, "synchronise", synchronise)
     monkeypatch.setattr(Path, "rename", record_rename)
     incoming = receive(spool, b"pixels")
     name = spool.adopt(incoming.path, incoming.sha256)
