@@ -30,7 +30,7 @@ class Access:
             require_current(self._engine, settings.database.url)
         except (sa.exc.DBAPIError, OSError) as error:
             self._engine.dispose()
-            raise DatabaseError(_sentence(error)) from error
+            raise DatabaseError(database.unusable(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -40,15 +40,8 @@ class Access:
     ) -> None:
         self.close()
         if isinstance(error, sa.exc.DBAPIError):
-            raise DatabaseError(_sentence(error)) from error
+            raise DatabaseError(database.unusable(error)) from error
 
     def close(self) -> None:
         """Close the database."""
         self._engine.dispose()
-
-
-def _sentence(error: sa.exc.DBAPIError | OSError) -> str:
-    """What is wrong, in the words of the driver: those of SQLAlchemy hold the statement and its values too."""
-    said = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-    reason = str(said).strip().partition("\n")[0]
-    return f"the database cannot be used: {reason}"

@@ -172,3 +172,10 @@ def now(connection: sa.Connection) -> float:
     if connection.dialect.name == "sqlite":
         return float(connection.execute(sa.select(sa.func.unixepoch("subsec"))).scalar_one())
     return float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
+
+
+def unusable(error: sa.exc.DBAPIError | OSError) -> str:
+    """What is wrong, in the words of the driver: those of SQLAlchemy hold the statement and its values too."""
+    said = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    reason = str(said).strip().partition("\n")[0]
+    return f"the database cannot be used: {reason}"

@@ -106,8 +106,7 @@ class Node:
             try:
                 self._start(started)
             except sa.exc.DBAPIError as error:
-                reason = str(error.orig).strip().partition("\n")[0]
-                raise StartError(f"the database cannot be used: {reason}") from error
+                raise StartError(database.unusable(error)) from error
             except (OSError, InferenceError, DatabaseError, AuditError) as error:
                 raise StartError(str(error)) from error
             self._running = started.pop_all()
