@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scp_node.figures import agreeing
 from scp_node.telemetry.escape import escape
 
 
@@ -42,9 +43,7 @@ def predictions_table(title: str, rows: Iterable[tuple[str, str, float, float, b
     made = table(title, "Model", "Version", ">Probability", ">Threshold", "Verdict")
     for model, version, probability, threshold, is_positive in rows:
         verdict = cell("positive", "bold red") if is_positive else cell("negative", "green")
-        # As many digits as it takes not to contradict the verdict.
-        digits = next((n for n in range(4, 17) if (round(probability, n) >= round(threshold, n)) == is_positive), 17)
-        made.add_row(cell(model), cell(version), f"{probability:.{digits}f}", f"{threshold:.{digits}f}", verdict)
+        made.add_row(cell(model), cell(version), *agreeing(probability, threshold, is_positive=is_positive), verdict)
     return made
 
 

@@ -1,9 +1,7 @@
 """What results say in words. Nothing here is stronger than what was measured: a class probability and a cut-off."""
 
-from collections.abc import Iterator
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-
 from inference.records import Analysis, Prediction, WindowSource
+from scp_node.figures import DECIMALS, agreeing
 from scp_node.results.uids import PRODUCT, software_version
 
 NOT_A_DIAGNOSIS = "AI result - not a diagnosis"
@@ -12,11 +10,6 @@ NO_EVIDENCE = "no positive evidence"
 POSITIVE = "POSITIVE"
 NEGATIVE = "negative"
 """Below the threshold; it does not say that there is no pneumonia."""
-
-DECIMALS = 4
-"""Of a number in a report, where as many do not contradict the verdict."""
-MAXIMUM_DECIMALS = 13
-"""Of a percentage below 100: Decimal String holds 16 characters (PS3.5 6.2)."""
 
 _WINDOWS = {
     WindowSource.LUNG_HU: "lung window, HU",
@@ -128,26 +121,11 @@ def _trimmed(text: str) -> str:
 
 
 def _percents(prediction: Prediction, decimals: int) -> tuple[str, str]:
-    """Probability and threshold in percent, as short as the verdict allows.
-
-    Parameters
-    ----------
-    decimals
-        Of the probability at least; the threshold has four or as many as the probability.
-    """
-    return next(
-        (probability, threshold)
-        for probability, threshold in _candidates(prediction, decimals)
-        if (Decimal(probability) >= Decimal(threshold)) == prediction.is_positive
+    """Probability and threshold in percent."""
+    return agreeing(
+        prediction.probability,
+        prediction.threshold,
+        is_positive=prediction.is_positive,
+        decimals=decimals,
+        in_percent=True,
     )
-
-
-def _candidates(prediction: Prediction, decimals: int) -> Iterator[tuple[str, str]]:
-    # The digits that distinguish two floats keep their order; products with 100 may be equal.
-    probability = Decimal(repr(float(prediction.probability))).scaleb(2)
-    threshold = Decimal(repr(float(prediction.threshold))).scaleb(2)
-    for digits in range(decimals, MAXIMUM_DECIMALS + 1):
-        yield f"{probability:.{digits}f}", f"{threshold:.{max(digits, DECIMALS)}f}"
-    # Only a probability below its threshold gets here: they round to the same, and so are rounded apart.
-    last = Decimal(1).scaleb(-MAXIMUM_DECIMALS)
-    yield f"{probability.quantize(last, ROUND_FLOOR):f}", f"{threshold.quantize(last, ROUND_CEILING):f}"
