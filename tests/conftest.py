@@ -18,6 +18,29 @@ def cache_folder(request) -> Path:
     return folder / "scp-node"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def answers_are_for_who_asked() -> Iterator[None]:
+    """Clients of the tests get their answers.
+
+    pynetdicom lets the association's own thread take one now and then when the machine is busy
+    (``scp_node.delivery.transmission``): the client then waits in vain, for something that the node has long said.
+    """
+    from pynetdicom import AE
+
+    from scp_node.delivery.transmission import Messages
+
+    def associate(entity, *positional, **named):
+        association = original(entity, *positional, **named)
+        if association.is_established:
+            association.dimse = Messages(association)
+        return association
+
+    original = AE.associate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AE, "associate", associate)
+        yield
+
+
 @pytest.fixture
 def spool(tmp_path):
     """A spool of this test's own."""

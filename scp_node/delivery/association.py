@@ -12,6 +12,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
+from scp_node.delivery.serving import Serving
 from scp_node.delivery.transmission import set_up
 from scp_node.delivery.waiting import Waiting
 from scp_node.errors import NodeError
@@ -19,7 +20,7 @@ from scp_node.security.certificates import CredentialsError
 from scp_node.security.contexts import ClientContext, client_context
 
 _LAST_WORDS_S = 5.0
-"""For an A-ABORT on its way out."""
+"""For an A-ABORT on its way out, and for an answer that is being made."""
 
 
 class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
@@ -70,6 +71,7 @@ class Connection:
     association: Association
     requestor: _Requestor
     with_it: tuple[socket.socket | Waiting, ...] = ()
+    serving: Serving | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -78,6 +80,8 @@ class Connection:
 
     def close(self) -> None:
         """Release the association and let go of its socket."""
+        if self.serving is not None:
+            self.serving.wait(_LAST_WORDS_S)
         if self.association.is_established:
             self.association.release()
         # The thread that reads and writes ends first, then its socket; a second close does no harm.
@@ -150,11 +154,14 @@ def connect(
     except OSError as error:  # the name has no address
         raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
     with_it: list[socket.socket | Waiting] = []
+    serving: Serving | None = None
     if association.is_established:
         with_it += set_up(association, ae.raw, destination.timeout_s)
-        if not handlers:
+        if handlers:
+            serving = Serving(association)
+        else:
             with_it.append(Waiting(association))
-    connection = Connection(association=association, requestor=ae, with_it=tuple(with_it))
+    connection = Connection(association=association, requestor=ae, with_it=tuple(with_it), serving=serving)
     took_s = time.monotonic() - started
     failure = _failure(connection, destination, is_connected=is_connected, took_s=took_s)
     if failure is not None:

@@ -8,8 +8,7 @@ run already; what they ask in each turn is replaced on this one association:
 - the association's thread comes by its checkpoint, where it counts as paused and disturbs nobody: here it stays there
   for a moment. What it looks for, an end by the peer, can wait so long.
 
-Not for an association that serves requests: N-EVENT-REPORT is answered by a thread of its own, which says that the
-association's is not paused any more, whether it is or not. Who then releases waits for as long as that one stays.
+Not for an association that serves requests of the peer: these are to be answered at once.
 
 tests/unit/scp/test_pynetdicom_contract.py fails when a release changes what this relies on.
 """

@@ -22,6 +22,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
+from scp_node.delivery.transmission import Messages
 from scp_node.errors import NodeError
 from scp_node.scp.statuses import Status
 
@@ -80,6 +81,7 @@ def _send_with_pynetdicom(
     association = ae.associate(*address, ae_title=called_ae_title)
     if not association.is_established:
         raise SendError(f"{called_ae_title} at {address[0]}:{address[1]} does not accept an association")
+    association.dimse = Messages(association)
     try:
         if not association.accepted_contexts:
             raise SendError(f"{called_ae_title} does not take {file.name} as {UID(syntax).name}")
