@@ -7,10 +7,18 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from config.base import Port, Section
+from config.base import Port, Section, spelled
 
-UserName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
-PasswordHash = Annotated[str, Field(pattern=r"^(\$argon2id\$[A-Za-z0-9$=,+/.-]{20,400})?$")]
+UserName = Annotated[
+    str,
+    spelled(
+        r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$",
+        "1 to 64 of letters, digits, ., _, @ and -, beginning with a letter or a digit",
+    ),
+]
+PasswordHash = Annotated[
+    str, spelled(r"^(\$argon2id\$[A-Za-z0-9$=,+/.-]{20,400})?$", "what scp-node console add-user prints, or empty")
+]
 
 
 class Role(StrEnum):
@@ -53,9 +61,10 @@ class ConsoleSettings(Section):
     trusted_proxies: tuple[str, ...] = Field(
         (), description="Addresses or networks of reverse proxies whose X-Forwarded-* headers are believed."
     )
-    user_header: str = Field(
-        "",
-        pattern=r"^([A-Za-z0-9][A-Za-z0-9-]{0,63})?$",
+    user_header: str = spelled(
+        r"^([A-Za-z0-9][A-Za-z0-9-]{0,63})?$",
+        "the name of a header, or empty",
+        default="",
         description="Header in which a trusted proxy names the user it has logged in; empty: none.",
     )
     host_names: tuple[str, ...] = Field(

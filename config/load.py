@@ -18,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from config.base import SPELLINGS
 from config.settings import NodeSettings
 
 PREFIX = "SCP_NODE__"
@@ -27,7 +28,17 @@ SECRET_KEYS = frozenset({"database.url", "console.users.password_hash"})
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message is one sentence that names the key and where it was set."""
+    """The configuration cannot be used; each sentence names one key and where it was set, and all of them are said.
+
+    Attributes
+    ----------
+    sentences
+        One or more.
+    """
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("; ".join(sentences))
+        self.sentences = sentences
 
 
 def load(file: Path | None, environ: Mapping[str, str]) -> NodeSettings:
@@ -47,15 +58,22 @@ def load(file: Path | None, environ: Mapping[str, str]) -> NodeSettings:
     """
     tree = {} if file is None else _read(file)
     variables: dict[tuple[str, ...], str] = {}
+    faults: list[str] = []
     for variable in sorted(name for name in environ if name.startswith(PREFIX)):
-        path, value = _from_variable(variable, environ[variable])
-        variables[path] = variable
-        _put(tree, path, value, variable)
+        try:
+            path, value = _from_variable(variable, environ[variable])
+            variables[path] = variable
+            _put(tree, path, value, variable)
+        except ConfigError as error:
+            faults += error.sentences
     try:
         # Strict JSON: a number in quotes is a mistake in a file, a list stands for a tuple, a string for a path.
-        return NodeSettings.model_validate_json(json.dumps(tree, default=str), strict=True)
+        settings = NodeSettings.model_validate_json(json.dumps(tree, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(_sentence(error, file, variables)) from None
+        faults += _sentences(error, file, variables)
+    if faults:
+        raise ConfigError(*faults)
+    return settings
 
 
 def misspelt(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -111,7 +129,7 @@ def _value(variable: str, raw: str, field: FieldInfo, *, secret: bool) -> object
         return adapter.dump_python(adapter.validate_strings(raw), mode="json")
     except ValidationError as error:
         got = "" if secret else f", got {raw[:80]!r}"
-        raise ConfigError(f"environment variable {variable}: {_reason(error.errors()[0])}{got}") from None
+        raise ConfigError(f"environment variable {variable}: {reason(error.errors()[0])}{got}") from None
 
 
 def _alternatives(annotation: object) -> tuple[object, ...]:
@@ -141,24 +159,25 @@ def _put(tree: dict[str, Any], path: tuple[str, ...], value: object, variable: s
     tree[path[-1]] = value
 
 
-def _sentence(error: ValidationError, file: Path | None, variables: Mapping[tuple[str, ...], str]) -> str:
-    """The first error as one sentence that names place and key."""
-    errors = error.errors()
-    first = errors[0]
-    location = tuple(first["loc"])
+def _sentences(error: ValidationError, file: Path | None, variables: Mapping[tuple[str, ...], str]) -> list[str]:
+    """Each error as a sentence that names place and key."""
+    return list(dict.fromkeys(_sentence(one, file, variables) for one in error.errors()))
+
+
+def _sentence(error: ErrorDetails, file: Path | None, variables: Mapping[tuple[str, ...], str]) -> str:
+    location = tuple(error["loc"])
     names = tuple(str(part) for part in location)
     # A rule across keys is reported at its section: name the variables below it, one of them may be the cause.
     used = [
         variable
         for path, variable in variables.items()
-        if path == names[: len(path)] or (names == path[: len(names)] and first["type"] == "value_error")
+        if path == names[: len(path)] or (names == path[: len(names)] and error["type"] == "value_error")
     ]
     place = f"environment variable {' or '.join(used)}" if used else ""
     if file is not None and not any(path == names[: len(path)] for path in variables):
         place = f"{file} with {place}" if place else str(file)
     key = _key(location)
-    rest = "" if len(errors) == 1 else f" ({len(errors) - 1} more)"
-    return ": ".join(part for part in (place, key, _reason(first) + _got(first, key)) if part) + rest
+    return ": ".join(part for part in (place, key, reason(error) + _got(error, key)) if part)
 
 
 def _key(location: Sequence[int | str]) -> str:
@@ -174,7 +193,8 @@ def _key(location: Sequence[int | str]) -> str:
     return key
 
 
-def _reason(error: ErrorDetails) -> str:
+def reason(error: ErrorDetails) -> str:
+    """Say in words what is wrong with a value."""
     match error["type"]:
         case "extra_forbidden":
             return f"unknown key{_near(str(error['loc'][-1]), _known_keys())}"
@@ -184,6 +204,8 @@ def _reason(error: ErrorDetails) -> str:
             return "kind is missing: dicom or folder"
         case "value_error":
             return str(error["ctx"]["error"])
+        case "string_pattern_mismatch" if words := SPELLINGS.get(error["ctx"]["pattern"]):
+            return f"must be {words}"
         case _:
             return error["msg"][0].lower() + error["msg"][1:]
 

@@ -51,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
 def _add_user(args: argparse.Namespace) -> int:
     from pydantic import ValidationError
 
-    from config.load import ConfigError
+    from config.load import ConfigError, reason
     from scp_node.console.access import hash_password
 
     try:
         user = ConsoleUser(name=args.name, role=Role(args.role))
     except ValidationError as error:
-        raise ConfigError(f"{args.name}: {error.errors()[0]['msg']}") from None
+        raise ConfigError(f"{args.name}: {reason(error.errors()[0])}") from None
     password = _password(generate=args.generate)
     try:
         hashed = hash_password(password)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from config.destinations import Destination, DicomDestination
-from config.load import ConfigError
+from config.load import ConfigError, reason
 from config.settings import NodeSettings
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.telemetry import logs
@@ -73,6 +73,6 @@ def find(name: str, settings: NodeSettings) -> Destination:
             return DicomDestination(name="peer", ae_title=title, host=host.strip("[]"), port=int(port))
         except ValidationError as error:
             first = error.errors()[0]
-            raise ConfigError(f"{name}: {first['loc'][0]}: {first['msg']}") from None
+            raise ConfigError(f"{name}: {first['loc'][0]}: {reason(first)}") from None
     known = ", ".join(destination.name for destination in settings.destinations) or "none is configured"
     raise ConfigError(f"no destination {name!r} (known: {known}); a peer can be written as AETITLE@HOST:PORT")

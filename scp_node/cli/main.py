@@ -155,7 +155,9 @@ def _run(argv: Sequence[str]) -> int:
         code = module.run(args)
         sys.stdout.flush()
     except ConfigError as error:
-        return fail(str(error), USAGE)
+        for sentence in error.sentences:
+            fail(sentence)
+        return USAGE
     except (NodeError, InferenceError) as error:
         return fail(str(error))
     except BrokenPipeError:

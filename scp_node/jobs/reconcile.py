@@ -6,6 +6,7 @@ often than the durable engine allows.
 
 import itertools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +24,8 @@ _ALIVE = frozenset({"PENDING", "ENQUEUED", "DELAYED"})
 _FAILED = frozenset({"ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"})
 _QUESTIONS = 3
 """So many jobs in a row may fail to ask whether what is stored is committed."""
-_LIMIT = 1000
+_AT_ONCE = 1000
+"""Rows that one look asks about; the next look goes on behind them. An archive may be away for weeks."""
 _UNFINISHED = (InstanceState.RECEIVED.value, InstanceState.ANALYSING.value)
 
 
@@ -37,15 +39,16 @@ class Reconciler:
     def __init__(self, engine: sa.Engine, jobs: Jobs) -> None:
         self._engine = engine
         self._jobs = jobs
+        self._seen: dict[str, tuple[Any, ...]] = {}
 
     def run(self) -> int:
-        """Look once; return how many were found."""
+        """Look once, at some rows of each state; return how many were found."""
         return self._instances() + sum(self._deliveries(state) for state in PENDING)
 
     def _instances(self) -> int:
         found = 0
-        query = sa.select(instance).where(instance.c.state.in_(_UNFINISHED)).order_by(instance.c.id).limit(_LIMIT)
-        for row, status in self._without_job(query):
+        query = sa.select(instance).where(instance.c.state.in_(_UNFINISHED))
+        for row, status in self._without_job("instances", query, [instance.c.id]):
             with database.write(self._engine) as connection:
                 again = database.lock_instance(connection, row.id)
                 if again is None or again.job_id != row.job_id or again.state not in _UNFINISHED:
@@ -60,13 +63,8 @@ class Reconciler:
 
     def _deliveries(self, state: str) -> int:
         found = 0
-        query = (
-            sa.select(delivery)
-            .where(delivery.c.state == state)
-            .order_by(delivery.c.instance_id, delivery.c.destination)
-            .limit(_LIMIT)
-        )
-        for row, status in self._without_job(query):
+        query = sa.select(delivery).where(delivery.c.state == state)
+        for row, status in self._without_job(state, query, [delivery.c.instance_id, delivery.c.destination]):
             is_stored = state == DeliveryState.COMMITTING
             is_to_be_asked = is_stored and self._failures(row.job_id) < _QUESTIONS
             with database.write(self._engine) as connection:
@@ -100,8 +98,17 @@ class Reconciler:
         failed = itertools.takewhile(lambda one: statuses.get(one) in _FAILED, earlier)
         return 1 + sum(1 for _ in failed)
 
-    def _without_job(self, query: sa.Select[Any]) -> list[tuple[sa.Row[Any], str]]:
+    def _without_job(
+        self, name: str, query: sa.Select[Any], key: Sequence[sa.Column[Any]]
+    ) -> list[tuple[sa.Row[Any], str]]:
+        """Look at the next rows in the order of their key, from the first again after the last."""
+        query = query.order_by(*key).limit(_AT_ONCE)
+        if seen := self._seen.pop(name, None):
+            query = query.where(sa.tuple_(*key) > sa.tuple_(*seen))
         with self._engine.connect() as connection:
             rows = connection.execute(query).all()
         statuses = self._jobs.statuses([row.job_id for row in rows])
+        # Not before the question was answered: a database that is away for a moment skips nobody.
+        if len(rows) == _AT_ONCE:
+            self._seen[name] = tuple(getattr(rows[-1], column.name) for column in key)
         return [(row, statuses.get(row.job_id, "missing")) for row in rows if statuses.get(row.job_id) not in _ALIVE]

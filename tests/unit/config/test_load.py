@@ -1,12 +1,13 @@
 """Configuration from file and environment: precedence, and refusals that name key and place."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from config.analysis import Polarity
-from config.base import Priority
+from config.base import SPELLINGS, Priority
 from config.load import ConfigError, load
 from config.settings import NodeSettings
 
@@ -164,3 +165,29 @@ def test_an_unreadable_file_is_one_sentence(tmp_path):
     latin = tmp_path / "latin.toml"
     latin.write_bytes(b'[receiver]\nae_title = "\xe9"\n')
     assert "UTF-8" in refusal(latin, {})
+
+
+def test_every_error_is_named(tmp_path):
+    """Who mends one after the other would start the node as often."""
+    file = tmp_path / "node.toml"
+    file.write_text('[receiver]\nport = 99999\nacse_timeout_s = "soon"\n')
+    environ = {"SCP_NODE__SPOOL__COLOUR": "red", "SCP_NODE__RECEIVER__AE_TITLE": "\\", "SCP_NODE__CONSOLE__PORT": "1"}
+    with pytest.raises(ConfigError) as caught:
+        load(file, environ)
+    said = [
+        ("SCP_NODE__RECEIVER__AE_TITLE", "must be 1 to 16 ASCII characters, no backslash, not only blanks"),
+        ("SCP_NODE__SPOOL__COLOUR", "there is no such setting"),
+        (str(file), "receiver.port: input should be less than or equal to 65535, got 99999"),
+        (str(file), "receiver.acse_timeout_s: input should be a valid number"),
+    ]
+    assert len(caught.value.sentences) == len(said)
+    for place, what in said:
+        assert any(place in sentence and what in sentence for sentence in caught.value.sentences)
+
+
+def test_no_error_shows_a_pattern():
+    """Each is told in words."""
+    schema = json.dumps(NodeSettings.model_json_schema())
+    patterns = set(re.findall(r'"pattern": ("(?:[^"\\\\]|\\\\.)*")', schema))
+    assert patterns
+    assert {json.loads(pattern) for pattern in patterns} <= set(SPELLINGS)

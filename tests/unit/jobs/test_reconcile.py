@@ -61,3 +61,18 @@ def test_what_nobody_can_ask_about_stays_delivered_with_a_note(committing):
     assert row.last_error == "stored, not committed: error of this node: the job ended (ERROR) without an outcome"
     assert committing.instance(1).state == InstanceState.DELIVERED
     assert reconciler.run() == 0
+
+
+def test_what_waits_in_thousands_hides_nothing_behind_it(committing, monkeypatch):
+    """One look asks about so many; the next goes on behind them, and then from the first again."""
+    monkeypatch.setattr("scp_node.jobs.reconcile._AT_ONCE", 2)
+    for number in range(2, 8):
+        committing.add(number, "pacs")
+    with database.write(committing.engine) as connection:
+        connection.execute(sa.update(delivery).values(state=DeliveryState.COMMITTING.value))
+    reconciler = Reconciler(committing.engine, committing.jobs)
+    for number in (7, 1):
+        before = committing.row(number, "pacs").job_id
+        _end(committing, before, "ERROR")
+        assert sum(reconciler.run() for _ in range(4)) == 1
+        assert committing.row(number, "pacs").job_id != before
