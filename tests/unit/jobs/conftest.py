@@ -8,15 +8,19 @@ import itertools
 import shutil
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from committing_archive import TIMEOUT_S
+from household import House
 from pydicom import FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from workbench import Bench
 
 from config.base import Priority
-from config.destinations import DeliverySettings
+from config.destinations import DeliverySettings, DicomDestination
 from scp_node.jobs import database, deliveries, queues
 from scp_node.jobs.database import open_engine
 from scp_node.jobs.delivering import DeliveryWork
@@ -248,3 +252,44 @@ class Results:
 def results(engine, jobs, spool, receive):
     """Results that wait to be delivered."""
     return Results(engine, jobs, spool, receive)
+
+
+@pytest.fixture
+def bench(tmp_path, engine, jobs, spool, receive, monkeypatch):  # noqa: PLR0917 - fixtures
+    """A node whose jobs are run by hand, with a real child, and one destination, a folder."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    made = Bench(tmp_path, engine, jobs, spool, receive)
+    yield made
+    made.pool.stop(0.1)
+
+
+@pytest.fixture
+def house(engine, jobs, spool, receive):
+    """Instances in any state, and a clock."""
+    return House(engine, jobs, spool, receive)
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """For peers that will not report: nothing to wait for."""
+    monkeypatch.setattr("scp_node.delivery.commitment._LINGER_S", 0.0)
+
+
+@pytest.fixture
+def to(results):
+    """Configure a destination that is asked for commitment."""
+
+    def _to(archive, **options):
+        results.destinations = (
+            DicomDestination(
+                name="pacs",
+                ae_title="PACS",
+                host="127.0.0.1",
+                port=archive.port,
+                timeout_s=5,
+                commitment_timeout_s=TIMEOUT_S,
+                **{"storage_commitment": True, **options},
+            ),
+        )
+
+    return _to
