@@ -1,21 +1,43 @@
 """Fixtures that tests of several packages share."""
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(request) -> Path:
-    """What nodes of the tests compile is kept between runs of the tests, not among the user's own files."""
-    folder = Path(request.config.cache.mkdir("scp-node"))
+    """What nodes of the tests compile is kept between runs of the tests, not among the user's own files.
+
+    What `make setup` has compiled is taken over: beside other tests it takes minutes for which a test would wait.
+    """
+    from inference.runtime.compiled import default_cache
+
+    made, folder = default_cache(), Path(request.config.cache.mkdir("scp-node"))
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    return folder / "scp-node"
+    cache = folder / "scp-node"
+    for entry in made.iterdir() if made.is_dir() else ():
+        if entry.is_dir() and entry.suffix != ".part" and not (cache / entry.name).exists():
+            cache.mkdir(mode=0o700, exist_ok=True)
+            copy = Path(tempfile.mkdtemp(dir=cache, suffix=".part"))
+            shutil.copytree(entry, copy, dirs_exist_ok=True)
+            try:
+                copy.rename(cache / entry.name)
+            except OSError:  # another worker's is there
+                shutil.rmtree(copy)
+    return cache
 
 
 @pytest.fixture(scope="session", autouse=True)

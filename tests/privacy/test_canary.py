@@ -94,9 +94,7 @@ def test_file_names_are_clean_and_temporary_folders_empty(told):
     names = "\n".join(str(path.relative_to(running.folder)) for path in running.folder.rglob("*"))
     assert_no_canary("file names", names.encode())
     assert list((running.folder / "data" / "spool" / "incoming").iterdir()) == []
-    for path in (running.folder / "tmp").rglob("*"):
-        if path.is_file():
-            assert_no_canary(path.name, path.read_bytes())
+    assert not [path for path in (running.folder / "tmp").rglob("*") if path.is_file()]
 
 
 def test_whatever_the_node_makes_is_private(told):
@@ -112,7 +110,7 @@ def test_it_ran_without_privileges_and_wrote_nothing_into_its_code(told):
     assert pwd.getpwuid(running.user).pw_name
     owned = (running.folder / "data" / "node.sqlite").stat().st_uid
     assert owned == running.user
-    for package in ("config", "inference", "scp_node"):
-        assert not [
-            path for path in (ROOT / package).rglob("*") if path.stat().st_uid == running.user and owned != os.getuid()
-        ]
+    # Where the tests' own user runs it, the files are its own in any case.
+    if running.user != os.getuid():
+        for package in ("config", "inference", "scp_node"):
+            assert not [path for path in (ROOT / package).rglob("*") if path.stat().st_uid == running.user]

@@ -29,6 +29,10 @@ def simple(arguments):
         if order == "sleep":
             Path(request["started"]).touch()
             time.sleep(request["seconds"])
+        if order == "wait":
+            Path(request["started"]).touch()
+            while not Path(request["until"]).exists():
+                time.sleep(0.01)
         if order == "raise":
             raise ValueError("PATIENT^NAME")
         if order == "memory":

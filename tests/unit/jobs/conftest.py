@@ -276,8 +276,10 @@ def silent(monkeypatch):
 
 
 @pytest.fixture
-def to(results):
-    """Configure a destination that is asked for commitment."""
+def to(results, monkeypatch, request):
+    """Configure a destination that is asked for commitment; a busy one may take its time to report."""
+    if "silent" not in request.fixturenames:
+        monkeypatch.setattr("scp_node.delivery.commitment._LINGER_S", 30.0)
 
     def _to(archive, **options):
         results.destinations = (
@@ -286,7 +288,7 @@ def to(results):
                 ae_title="PACS",
                 host="127.0.0.1",
                 port=archive.port,
-                timeout_s=5,
+                timeout_s=30,
                 commitment_timeout_s=TIMEOUT_S,
                 **{"storage_commitment": True, **options},
             ),

@@ -10,7 +10,7 @@ from config.settings import NodeSettings
 from scp_node.jobs import acceptors
 from scp_node.jobs.acceptors import Acceptors
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 
 class Process:

@@ -8,7 +8,7 @@ import pytest
 from scp_node.jobs.batching import Batches
 from scp_node.jobs.child_errors import ChildCrashError, ChildFailedError, ChildTimeLimitError, PoolStoppedError
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 
 class Asked:

@@ -188,15 +188,12 @@ def test_a_destination_that_is_full_is_paused_and_a_real_delivery_finds_out_when
         assert probing.resume("pacs") == 2
 
 
-def test_a_destination_that_rejects_c_echo_and_takes_c_store_is_not_locked_out(results, tmp_path):
+def test_a_destination_that_rejects_c_echo_and_takes_c_store_is_not_locked_out(results, tmp_path, free_port):
     class NoEcho(StandInPacs):
         verification = False
 
-    pacs = NoEcho(tmp_path / "pacs")
-    pacs.start()
-    port = pacs.port
-    pacs.stop()
-    results.destinations = (DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_s=2),)
+    port = free_port()
+    results.destinations = (DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_s=60),)
     for number in (1, 2, 3):
         results.add(number, "pacs")
         results.deliver(number, "pacs")
@@ -364,7 +361,7 @@ def test_an_outage_of_one_destination_leaves_the_others_alone(results, share, tm
 
 
 def _to(name, pacs):
-    return DicomDestination(name=name, ae_title="PACS", host="127.0.0.1", port=pacs.port, timeout_s=5)
+    return DicomDestination(name=name, ae_title="PACS", host="127.0.0.1", port=pacs.port, timeout_s=60)
 
 
 def test_what_an_operator_retries_is_tried_though_its_destination_is_down(results, share, tmp_path):

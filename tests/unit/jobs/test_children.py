@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def pool_of(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     pools = []
 
-    def make(target="simple", arguments=None, *, count=1, time_limit_s=20.0, **options):
+    def make(target="simple", arguments=None, *, count=1, time_limit_s=120.0, **options):
         pool = ChildPool(f"child_targets:{target}", arguments or {}, count=count, time_limit_s=time_limit_s, **options)
         pools.append(pool)
         pool.start()
@@ -36,7 +37,7 @@ def pool_of(monkeypatch):
         pool.stop(0.1)
 
 
-def _until(condition, seconds=20.0):
+def _until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -75,12 +76,14 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_the_others_go_on(pool
     pool = pool_of(count=2)
     _until(lambda: len(pool.processes) == 2)
     kept, killed = pool.processes
-    real, faults = getattr(Loading, what), []
+    real, faults, goes_on = getattr(Loading, what), [], threading.Event()
 
     def failing(loading, *arguments):
         if not faults:
             faults.append(what)
             raise OSError(24, "Too many open files")
+        # Until everybody has seen what it is like without.
+        assert goes_on.wait(60)
         return real(loading, *arguments)
 
     monkeypatch.setattr(Loading, what, failing)
@@ -88,12 +91,13 @@ def test_a_child_that_cannot_be_started_is_tried_again_and_the_others_go_on(pool
     _until(lambda: pool.broken is not None)
     assert "Too many open files" in pool.broken
     assert pool.run({})["pid"] == kept
+    goes_on.set()
     _until(lambda: len(pool.processes) == 2)
     assert pool.broken is None
 
 
 def test_a_child_that_is_frozen_and_takes_nothing_is_replaced(pool_of, monkeypatch):
-    monkeypatch.setattr(child_process, "_SEND_S", 0.3)
+    monkeypatch.setattr(child_process, "_SEND_S", 2.0)
     pool = pool_of()
     _until(lambda: pool.processes)
     [frozen] = pool.processes
@@ -160,12 +164,19 @@ def test_a_child_that_dies_while_idle_costs_no_request(pool_of):
 
 
 def test_the_time_limit_ends_the_child(pool_of, tmp_path):
-    pool = pool_of(time_limit_s=0.5)
-    pid = pool.run({})["pid"]
-    with pytest.raises(ChildTimeLimitError, match=r"0\.5 s"):
-        pool.run({"order": "sleep", "seconds": 60, "started": str(tmp_path / "started")})
+    pool = pool_of(time_limit_s=1.5)
+    _until(lambda: pool.processes)
+    [pid] = pool.processes
+    with pytest.raises(ChildTimeLimitError, match=r"1\.5 s"):
+        pool.run({"order": "sleep", "seconds": 600, "started": str(tmp_path / "started")})
     assert not _is_running(pid)
-    assert pool.run({"echo": 3})["echo"] == 3
+    # Once more when this machine itself takes that long.
+    for _ in range(10):
+        with suppress(ChildTimeLimitError):
+            assert pool.run({"echo": 3})["echo"] == 3
+            break
+    else:
+        pytest.fail("nobody answers after it")
 
 
 def test_an_exception_is_told_by_kind_and_place_and_never_by_its_message(pool_of):
@@ -189,14 +200,14 @@ def test_the_memory_limit_is_an_answer_not_a_crash(pool_of):
 
 def test_a_child_that_cannot_load_says_why(pool_of):
     pool = pool_of("broken")
-    assert not pool.wait_ready(20)
+    assert not pool.wait_ready(60)
     assert "weights differ" in (pool.broken or "")
 
 
 def test_loading_is_tried_again(pool_of, tmp_path):
     file = tmp_path / "now"
     pool = pool_of("broken_until", {"file": str(file)})
-    assert not pool.wait_ready(20)
+    assert not pool.wait_ready(60)
     file.touch()
     assert pool.run({"echo": 1})["echo"] == 1
     assert pool.broken is None
@@ -214,19 +225,23 @@ def test_children_that_die_while_loading_again_and_again_say_that_it_cannot_be_d
     pool = pool_of("killed_while_loading", {"marks": str(tmp_path / "marks"), "times": 100})
     assert not pool.wait_ready(120)
     assert "SIGKILL" in (pool.broken or "")
-    assert len((tmp_path / "marks").read_text()) == 3
+    # Three say so; the next one is started 8 s later, and whoever looks may be held up.
+    assert 3 <= len((tmp_path / "marks").read_text()) <= 4
 
 
 def test_stopping_lets_work_end_and_turns_the_waiting_away(pool_of, tmp_path):
     pool = pool_of()
     started = tmp_path / "started"
     with ThreadPoolExecutor() as threads:
-        slow = threads.submit(pool.run, {"order": "sleep", "seconds": 0.5, "started": str(started), "echo": "whole"})
+        order = {"order": "wait", "until": str(tmp_path / "over"), "started": str(started), "echo": "whole"}
+        slow = threads.submit(pool.run, order)
         _until(started.exists)
         waiting = threads.submit(_outcome, pool)
-        pool.stop(10)
-        assert slow.result()["echo"] == "whole"
-        assert waiting.result() is PoolStoppedError
+        stopping = threads.submit(pool.stop, 60)
+        assert waiting.result(60) is PoolStoppedError
+        (tmp_path / "over").touch()
+        assert slow.result(60)["echo"] == "whole"
+        stopping.result(60)
     assert pool.processes == ()
 
 
@@ -319,8 +334,9 @@ def test_folders_of_a_parent_that_was_killed_are_removed_by_the_next(pool_of, tm
 
 
 def test_the_wait_for_a_child_ends_when_another_request_is_done(pool_of):
+    before = threading.active_count()
     pool = pool_of()
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda number: pool.run({"echo": number})["echo"], range(24)))
     assert answers == list(range(24))
-    assert threading.active_count() < 20
+    assert threading.active_count() - before < 15

@@ -26,7 +26,7 @@ def pool_of(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     pools = []
 
-    def make(answers, *, target="asking", count=1, time_limit_s=30.0, **options):
+    def make(answers, *, target="asking", count=1, time_limit_s=120.0, **options):
         factory = f"child_targets:{target}"
         pool = ChildPool(factory, {}, count=count, time_limit_s=time_limit_s, answers=answers, **options)
         pools.append(pool)
@@ -67,20 +67,20 @@ def test_the_time_in_which_a_child_waits_to_be_told_is_not_its_own(pool_of):
     is_told = threading.Event()
 
     def answers(question):
-        assert is_told.wait(30)
+        assert is_told.wait(60)
         return {}
 
-    pool = pool_of(answers, time_limit_s=1.0)
+    pool = pool_of(answers, time_limit_s=3.0)
     assert pool.wait_ready(60)
     with ThreadPoolExecutor() as threads:
         request = threads.submit(pool.run, {"questions": [{}]})
         # Twice its limit.
         with pytest.raises(TimeoutError):
-            request.result(2.0)
+            request.result(6.0)
         is_told.set()
-        assert request.result(30)["told"] == [{}]
-    with pytest.raises(ChildTimeLimitError, match="1 s"):
-        pool.run({"questions": [{}], "order": "sleep", "seconds": 60})
+        assert request.result(60)["told"] == [{}]
+    with pytest.raises(ChildTimeLimitError, match="3 s"):
+        pool.run({"questions": [{}], "order": "sleep", "seconds": 600})
 
 
 def test_a_child_that_dies_while_it_waits_to_be_told_is_a_crash(pool_of):
@@ -106,15 +106,16 @@ def test_a_child_that_failed_is_ended_where_it_may_be_damaged(pool_of):
 
 
 @pytest.mark.parametrize(
-    ("bad", "how"),
+    ("bad", "limit_s", "how"),
     [
-        ("poison", "the models: the child process ended on it: signal SIGKILL"),
-        ("fault", "the models: the child process was ended after RuntimeError"),
-        ("hang", "the models: the analysis took longer than 3 s"),
+        ("poison", 120.0, "the models: the child process ended on it: signal SIGKILL"),
+        ("fault", 120.0, "the models: the child process was ended after RuntimeError"),
+        # All have asked within it, on a busy machine too.
+        ("hang", 6.0, "the models: the analysis took longer than 6 s"),
     ],
 )
-def test_a_question_that_ends_who_answers_for_all_costs_nobody_else_anything(pool_of, bad, how):
-    judges = pool_of(None, target="judging", ends_failed=True, time_limit_s=3.0)
+def test_a_question_that_ends_who_answers_for_all_costs_nobody_else_anything(pool_of, bad, limit_s, how):
+    judges = pool_of(None, target="judging", ends_failed=True, time_limit_s=limit_s)
     assert judges.wait_ready(60)
     [first] = judges.processes
     batches = batches_for(judges, 8)
@@ -131,8 +132,8 @@ def test_a_question_that_ends_who_answers_for_all_costs_nobody_else_anything(poo
             os.kill(first, signal.SIGCONT)
         # Not the radiograph's fault: it is counted, and tried again.
         with pytest.raises(ModelsFailedError, match=how):
-            requests[1].result(60)
-        assert [requests[place].result(60)["told"][0]["double"] for place in (0, 2)] == [2, 4]
+            requests[1].result(120)
+        assert [requests[place].result(120)["told"][0]["double"] for place in (0, 2)] == [2, 4]
     assert set(askers.processes) == before
 
 

@@ -22,7 +22,7 @@ from scp_node.jobs.tables import lease
 pytestmark = pytest.mark.databases
 
 
-def _until(condition, seconds=20.0):
+def _until(condition, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -104,11 +104,13 @@ def test_a_job_rolled_back_never_runs_and_one_added_twice_runs_once(engine, jobs
 
 def test_a_delayed_job_waits_as_a_row(engine, jobs, running):
     analysing, _ = running
+    _add(engine, jobs, "analyse:much-later", 8, delay_s=1000.0)
     began = time.time()
     _add(engine, jobs, "analyse:later", delay_s=1.0)
-    assert _status(engine, "analyse:later").status == "DELAYED"
+    assert _status(engine, "analyse:much-later").status == "DELAYED"
     _until(lambda: analysing.calls)
-    assert 1.0 <= time.time() - began < 10
+    assert time.time() - began >= 1.0
+    assert analysing.calls == [(7, "analyse:later")]
 
 
 def test_urgent_jobs_overtake_waiting_ones(engine, jobs, tmp_path):
@@ -122,7 +124,9 @@ def test_urgent_jobs_overtake_waiting_ones(engine, jobs, tmp_path):
         _until(lambda: len(recorder.calls) == 6)
     finally:
         workflows.end_stop(workflows.begin_stop(5))
-    assert recorder.calls.index((99, "analyse:stat")) < 3
+    # When they were claimed: which of three threads begins first is chance.
+    claimed = {number: _status(engine, job_id).started_at_epoch_ms for number, job_id in recorder.calls}
+    assert claimed[99] == min(claimed.values())
 
 
 def test_jobs_of_a_dead_worker_are_taken_over_and_those_of_this_one_are_known(engine, jobs, running):
@@ -198,7 +202,7 @@ def test_times_have_milliseconds(engine, jobs, running):
         _add(engine, jobs, f"analyse:{number}", number)
         _until(lambda: len(analysing.calls) == number + 1)  # noqa: B023 - called at once
         stamps.append(_status(engine, f"analyse:{number}").started_at_epoch_ms)
-    assert all(abs(stamp / 1000 - time.time()) < 60 for stamp in stamps)
+    assert all(abs(stamp / 1000 - time.time()) < 600 for stamp in stamps)
     assert any(stamp % 1000 for stamp in stamps)
 
 
@@ -239,14 +243,14 @@ def test_who_owns_jobs_without_a_live_lease_is_dead(engine):
     taken = []
     me = _worker()
     owners = {str(me), "silent:1:k:x", "alive:1:k:y", "unknown:1:k:z"}
-    watch = Lease(engine, me, ttl_s=15, owners=lambda: owners, take_over=taken.append)
+    watch = Lease(engine, me, ttl_s=600, owners=lambda: owners, take_over=taken.append)
     with database.write(engine) as connection:
         now = database.now(connection)
         connection.execute(
             sa.insert(lease),
             [
-                {"executor_id": "silent:1:k:x", "started_at": now - 99, "beat_at": now - 16},
-                {"executor_id": "alive:1:k:y", "started_at": now - 99, "beat_at": now - 14},
+                {"executor_id": "silent:1:k:x", "started_at": now - 999, "beat_at": now - 601},
+                {"executor_id": "alive:1:k:y", "started_at": now - 999, "beat_at": now - 300},
             ],
         )
     watch.beat()

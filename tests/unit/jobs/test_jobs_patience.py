@@ -127,10 +127,10 @@ def test_patience_repeats_until_the_database_answers(small):
 
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(patience.call, work)
-        assert refused.wait(30)
+        assert refused.wait(60)
         assert not answer.done()
         other.close()
-        assert answer.result(30) is True
+        assert answer.result(60) is True
 
 
 def test_patience_ends_with_the_worker_and_never_hides_a_mistake(small):
@@ -146,7 +146,7 @@ def test_patience_ends_with_the_worker_and_never_hides_a_mistake(small):
         answer = threads.submit(patience.call, work)
         patience.stopped.set()
         with pytest.raises(WorkStoppedError):
-            answer.result(30)
+            answer.result(60)
     other.close()
     with pytest.raises(ZeroDivisionError):
         Patience().call(lambda: 1 // 0)
@@ -164,19 +164,20 @@ def test_connecting_waits_for_a_server_until_the_worker_stops(empty_postgresql):
             connecting.result(1.5)
         patience.stopped.set()
         with pytest.raises(sa.exc.OperationalError):
-            connecting.result(30)
+            connecting.result(60)
 
 
 @pytest.mark.parametrize("trouble", ["locked", "full"])
-def test_a_receiver_answers_out_of_resources_and_takes_the_repeat(small, spool, trouble, free_port):
+def test_a_receiver_answers_out_of_resources_and_takes_the_repeat(small, spool, trouble):
     engine, limit = small
     jobs = Jobs(engine)
     receiver = Receiver(
-        ReceiverSettings(port=free_port()),
+        ReceiverSettings(acse_timeout_s=30),
         spool,
         Filing(engine, jobs, spool, models=("m1",), destinations=()).accept,
         ["1.2.840.10008.1.2.1"],
         implementation=Implementation(class_uid="2.25.1", version_name="NODE"),
+        port=0,
     )
     receiver.start()
     source = cr(rows=64, columns=64)

@@ -39,7 +39,7 @@ def statements(engine):
 @pytest.fixture
 def pool(spool, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    pool = ChildPool("child_targets:scripted", {"spool": {"folder": str(spool.folder)}}, count=1, time_limit_s=10)
+    pool = ChildPool("child_targets:scripted", {"spool": {"folder": str(spool.folder)}}, count=1, time_limit_s=120)
     pool.start()
     yield pool
     pool.stop(0.1)

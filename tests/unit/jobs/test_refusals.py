@@ -63,7 +63,7 @@ def test_nothing_ends_the_counting(engine, monkeypatch):
     monkeypatch.setattr(refusals, "_FLUSH_S", 0.01)
     monkeypatch.setattr(refusals.database, "write", refuse)
     counting.start()
-    assert third.wait(30)
+    assert third.wait(60)
     monkeypatch.setattr(refusals.database, "write", real)
     counting.stop()
     with engine.connect() as connection:
