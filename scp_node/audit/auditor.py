@@ -12,8 +12,9 @@ from config.settings import NodeSettings
 from scp_node.audit.building import Node
 from scp_node.audit.entries import Draft
 from scp_node.audit.forwarding import Forwarding
+from scp_node.audit.lines import Writer
 from scp_node.audit.messages import Message, Source, to_xml
-from scp_node.audit.trail import AuditError, Trail, Writer
+from scp_node.audit.trail import AuditError, Trail
 from scp_node.security.events import SecurityEvent
 
 _log = structlog.get_logger(__name__)

@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from config.settings import NodeSettings
 from scp_node.audit.auditor import Auditor, draft_of, source_of
 from scp_node.audit.entries import Draft, Entry
+from scp_node.audit.lines import Writer
 from scp_node.audit.messages import Message
-from scp_node.audit.trail import Trail, Writer
+from scp_node.audit.trail import Trail
 from scp_node.jobs.acting import system_user
 from scp_node.jobs.audited import Building
 from scp_node.jobs.tables import trace

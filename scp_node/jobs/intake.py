@@ -1,7 +1,6 @@
 """A received object becomes a file and a job, both durable, before it is acknowledged."""
 
 import contextlib
-import threading
 import time
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from scp_node.errors import BusyError
 from scp_node.jobs import database, deliveries, order, trace
 from scp_node.jobs.accession import Pseudonyms
 from scp_node.jobs.analysis import first_job_id, restart_analysis
+from scp_node.jobs.backlog import Backlog
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.states import DeadLetterReason, change, settle
 from scp_node.jobs.tables import conflict, instance, sent_uid
@@ -21,8 +21,6 @@ from scp_node.records import DeliveryState, InstanceState, Intake, ReceivedInsta
 from scp_node.spool.store import Spool
 
 log = structlog.get_logger(__name__)
-
-_BACKLOG_S = 1.0
 
 
 class Filing:
@@ -287,42 +285,3 @@ def _insert_instance(dialect: str) -> sa.Executable:
         .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
         .returning(instance.c.id, instance.c.place)
     )
-
-
-class Backlog:
-    """How much waits for analysis; asked of the database once a second, and counted on in between."""
-
-    def __init__(self, engine: sa.Engine, limits: SpoolSettings) -> None:
-        self._engine = engine
-        self._limits = limits
-        self._lock = threading.Lock()
-        self._asked_at = float("-inf")
-        self._instances = self._bytes = 0
-
-    def require_room(self, size_bytes: int) -> None:
-        """Count one more.
-
-        Raises
-        ------
-        BusyError
-            There would be too many, or too much.
-        """
-        if not (self._limits.maximum_waiting_instances or self._limits.maximum_waiting_bytes):
-            return
-        with self._lock:
-            if time.monotonic() - self._asked_at >= _BACKLOG_S:
-                self._ask()
-            if 0 < self._limits.maximum_waiting_instances <= self._instances:
-                raise BusyError("too many instances wait for analysis")
-            if 0 < self._limits.maximum_waiting_bytes < self._bytes + size_bytes:
-                raise BusyError("too much waits for analysis")
-            self._instances += 1
-            self._bytes += size_bytes
-
-    def _ask(self) -> None:
-        waiting = sa.text("state = 'received'")
-        total = sa.func.coalesce(sa.func.sum(instance.c.size_bytes), 0)
-        with self._engine.connect() as connection:
-            row = connection.execute(sa.select(sa.func.count(), total).select_from(instance).where(waiting)).one()
-        self._instances, self._bytes = int(row[0]), int(row[1])
-        self._asked_at = time.monotonic()
