@@ -67,6 +67,11 @@ class _Negotiation(ACSE):  # type: ignore[misc] # pynetdicom is untyped here
         self.assoc.is_rejected = True
         self.assoc.kill()
 
+    def send_release(self, is_response: bool = False) -> None:
+        """Say that the association is over; its place is free by then."""
+        self.assoc.give_place_back()
+        super().send_release(is_response)
+
 
 class _Messages(DIMSEServiceProvider):  # type: ignore[misc] # pynetdicom is untyped here
     """Hands fragments to the assembler and requests to the association."""
@@ -205,6 +210,10 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
         self._server.lobby.seat(self._visit)
         return None
 
+    def give_place_back(self) -> None:
+        """Take no place at the gate any more."""
+        self._server.gate.give_back(self)
+
     def report(self, reason: str, kind: EventKind = EventKind.ASSOCIATION_ABORTED) -> None:
         """Tell the node's sink what happened to this association; `reason` holds nothing that the peer has sent."""
         self._server.sink(
@@ -231,6 +240,7 @@ class ServedAssociation(Association):  # type: ignore[misc] # pynetdicom is unty
             _log.error("association failed", peer_address=self.peer_address, exc_info=error)
             self.abort()
         finally:
+            self.give_place_back()
             self.dul.kill_dul()
             self.hang_up()
             if self.dul.is_alive():

@@ -27,6 +27,7 @@ class Gate:
         self._settings = settings
         self._sink = sink
         self._inside: dict[object, Peer] = {}
+        self._ending: set[object] = set()
         self._is_draining = False
         self._changed = threading.Condition()
 
@@ -44,7 +45,7 @@ class Gate:
         certificate: Certificate | None = None,
         is_tls: bool = False,
     ) -> Peer | Rejection:
-        """Decide about an A-ASSOCIATE-RQ; who is let in counts until `leave`."""
+        """Decide about an A-ASSOCIATE-RQ; who is let in counts until `give_back` or `leave`."""
         settings = self._settings
         decision = decide(
             settings,
@@ -76,10 +77,21 @@ class Gate:
             _log.info("association accepted", calling_ae_title=calling_ae_title, peer_address=address, is_tls=is_tls)
         return decision
 
+    def give_back(self, association: object) -> None:
+        """Count an association no more that has ended, while its connection is still taken down; as `leave`.
+
+        To be called before its peer hears that it is released: one that may have a single association comes again at
+        once.
+        """
+        with self._changed:
+            if self._inside.pop(association, None) is not None:
+                self._ending.add(association)
+
     def leave(self, association: object) -> None:
         """Forget an association; no error when it was never let in."""
         with self._changed:
             self._inside.pop(association, None)
+            self._ending.discard(association)
             self._changed.notify_all()
 
     def contains(self, association: object) -> bool:
@@ -95,7 +107,7 @@ class Gate:
     def wait_until_empty(self, timeout_s: float) -> bool:
         """Wait until all have left; False when that takes longer."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._inside, timeout_s)
+            return self._changed.wait_for(lambda: not self._inside and not self._ending, timeout_s)
 
     def _limit_reached(self, settings: ReceiverSettings, peer: Peer) -> Rejection | None:
         if self._is_draining:

@@ -20,8 +20,12 @@ from pynetdicom.sop_class import Verification
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 INSTANCE = "1.2.3.4.5"
-ASSOCIATE_AC, RELEASE_RQ, ABORT = 2, b"\5\0\0\0\0\4\0\0\0\0", 7
+ASSOCIATE_AC, ASSOCIATE_RJ, RELEASE_RQ, RELEASE_RP, ABORT = 2, 3, b"\5\0\0\0\0\4\0\0\0\0", 6, 7
 CLOSED = b""
+LIMIT_S = 60
+"""For what takes milliseconds on a quiet machine."""
+PROMPT_S = 10
+"""Long before a time-out of a receiver frees what somebody else holds: that is half a minute, or more."""
 
 
 def associate_request(maximum_length: int = 16384) -> bytes:
@@ -95,7 +99,7 @@ class Client:
         request: bytes | None = None,
     ) -> None:
         self.socket: socket.socket = socket.create_connection(
-            ("127.0.0.1", port), timeout=20, source_address=(source, 0)
+            ("127.0.0.1", port), timeout=LIMIT_S, source_address=(source, 0)
         )
         try:
             if tls is not None:
@@ -153,6 +157,7 @@ def echo_seconds(port: int) -> float:
     """How long a well-behaved client waits for its C-ECHO, connecting included."""
     begun = time.monotonic()
     ae = AE("SCU")
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = LIMIT_S
     ae.add_requested_context(Verification)
     association = ae.associate("127.0.0.1", port, ae_title="NODE")
     assert association.is_established
@@ -163,8 +168,8 @@ def echo_seconds(port: int) -> float:
 
 
 def assert_echo_is_quick(port: int) -> None:
-    """Within a second; once more when this machine itself was busy."""
-    assert any(echo_seconds(port) < 1 for _ in range(3))
+    """Once more when this machine itself was busy."""
+    assert any(echo_seconds(port) < PROMPT_S for _ in range(3))
 
 
 def resident_bytes() -> int:

@@ -31,6 +31,21 @@ def test_the_limit_counts_those_inside_only(gate: Gate) -> None:
     assert not gate.contains(1)
 
 
+def test_who_has_ended_takes_no_place_and_is_waited_for(gate: Gate) -> None:
+    """Its connection is still taken down."""
+    knock(gate, 1)
+    knock(gate, 2)
+    gate.give_back(1)
+    gate.give_back("never came")
+    assert isinstance(knock(gate, 3), Peer)
+    assert knock(gate, 4) is Rejection.LOCAL_LIMIT
+    for who in (2, 3):
+        gate.leave(who)
+    assert not gate.wait_until_empty(0.01)
+    gate.leave(1)
+    assert gate.wait_until_empty(0)
+
+
 def test_the_limit_and_the_stop_are_told_as_transient() -> None:
     assert Rejection.LOCAL_LIMIT.codes == (2, 3, 2)
     assert Rejection.STOPPING.codes == (2, 3, 1)
@@ -43,7 +58,7 @@ def test_a_draining_gate_lets_nobody_in_and_waits_for_those_inside(gate: Gate) -
     assert not gate.wait_until_empty(0.01)
     timer = threading.Timer(0.05, gate.leave, (1,))
     timer.start()
-    assert gate.wait_until_empty(5)
+    assert gate.wait_until_empty(60)
     timer.join()
 
 
