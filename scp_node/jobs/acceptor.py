@@ -29,14 +29,13 @@ def main(orders: int, *listeners: str) -> int:
         signal.signal(number, signal.SIG_IGN)
     os.umask(0o077)
     share_arenas()
-    with socket.socket(fileno=orders) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+    # Read only: a text file for both ways forgets what it has read ahead when something is written.
+    with socket.socket(fileno=orders) as connection, connection.makefile("r", encoding="utf-8") as lines:
         settings = NodeSettings.model_validate(json.loads(lines.readline()))
         logs.configure(settings.logging)
         plain, tls = (None if one == "-" else socket.socket(fileno=int(one)) for one in listeners)
         try:
             with Node(settings, roles=[Role.RECEIVER], listeners=(plain, tls)) as node:
-                lines.write("ready\n")
-                lines.flush()
                 _obey(node, lines)
         except StartError as error:
             _log.error("acceptor not started", reason=str(error))

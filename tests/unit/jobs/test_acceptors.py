@@ -1,12 +1,14 @@
 """Who watches over the acceptor processes does not give up, whatever the start of one meets."""
 
 import errno
+import socket
 import threading
 
 import pytest
 import structlog
 
 from config.settings import NodeSettings
+from config.storage import DatabaseSettings, SpoolSettings
 from scp_node.jobs import acceptors
 from scp_node.jobs.acceptors import Acceptors
 
@@ -80,3 +82,18 @@ def test_a_start_that_fails_leaves_no_socket(monkeypatch):
     monkeypatch.setattr(acceptors, "start_module", refuse)
     with pytest.raises(OSError, match="temporarily"):
         acceptors._Acceptor(NodeSettings(), [])
+
+
+def test_an_order_that_comes_while_a_process_loads_is_obeyed(tmp_path):
+    """A node that is stopped at once waits for nobody who has not heard of it."""
+    settings = NodeSettings(
+        spool=SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0),
+        database=DatabaseSettings(url=f"sqlite:///{tmp_path}/node.sqlite"),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        acceptor = acceptors._Acceptor(settings, [listener, None])
+        acceptor.tell(settings.model_dump(mode="json"))
+        acceptor.tell({"stop": 600.0})
+        acceptor.end(LIMIT_S)
+    # Ended, not killed.
+    assert acceptor.process.returncode == 0
