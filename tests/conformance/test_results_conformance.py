@@ -71,7 +71,7 @@ def tool(name: str) -> str:
 def said_by(name: str, *arguments: str | Path) -> tuple[int, str]:
     """Exit code and all output of a tool."""
     done = subprocess.run(
-        [tool(name), *map(str, arguments)], capture_output=True, check=False, timeout=60, encoding="latin-1"
+        [tool(name), *map(str, arguments)], capture_output=True, check=False, timeout=120, encoding="latin-1"
     )
     return done.returncode, done.stdout + done.stderr
 

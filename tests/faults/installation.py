@@ -87,7 +87,7 @@ class Installation:
                     "ae_title": name.upper(),
                     "host": "127.0.0.1",
                     "port": ports[name],
-                    "timeout_s": 10.0,
+                    "timeout_s": 60.0,
                 }
                 for name in destinations
             ],
@@ -112,6 +112,11 @@ class Installation:
             )
             for name in destinations
         }
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """All processes of the node."""
+        return tuple(self.nodes.values())
 
     @property
     def node(self) -> Program:
@@ -187,7 +192,9 @@ class Installation:
         A slow machine can make a worker look dead; what it had on the wire then is sent again, as after a kill.
         """
         found = []
-        for program in self.nodes.values():
+        for program in self.programs:
+            if not program.log.exists():
+                continue
             for line in program.log.read_text(errors="replace").splitlines():
                 if '"taking over jobs of dead workers"' in line:
                     at = datetime.fromisoformat(json.loads(line)["timestamp"])

@@ -154,8 +154,7 @@ class Run:
                 self._kill_and_restart([installation.destinations[victim]], chance)
                 return
             if victim == "database" and installation.cluster is not None:
-                self._note(installation.cluster.program.name, installation.cluster.program.pid)
-                installation.cluster.program.kill()
+                self._end(installation.cluster.program)
                 time.sleep(chance.uniform(0.0, 3.0))
                 installation.cluster.start()
                 return
@@ -163,8 +162,8 @@ class Run:
             children = [child for node in nodes for child in node.children()]
             if victim == "child" and children:
                 child = chance.choice(children)
-                self._note("child", child.pid)
                 _end(child)
+                self._note("child", child.pid)
                 return
             # Neither a destination that is down nor a child that is not there can be killed: a node in their place.
             # Children of a killed node die with it, at the kernel's hand.
@@ -172,11 +171,16 @@ class Run:
 
     def _kill_and_restart(self, programs: Sequence[Program], chance: random.Random) -> None:
         for program in programs:
-            self._note(program.name, program.pid)
-            program.kill()
+            self._end(program)
         time.sleep(chance.uniform(0.0, 1.5))
         for program in programs:
             program.start()
+
+    def _end(self, program: Program) -> None:
+        pid = program.pid
+        program.kill()
+        # Not before: on a busy machine it may do something yet.
+        self._note(program.name, pid)
 
     def _note(self, victim: str, pid: int) -> None:
         self.done.append(Kill(at=time.time(), victim=victim))

@@ -56,13 +56,13 @@ class Orthanc:
         configuration.write_text(json.dumps(settings))
         self._log = (folder / "orthanc.log").open("wb")
         self._process = subprocess.Popen(["Orthanc", str(configuration)], stdout=self._log, stderr=self._log)
-        wait_for("Orthanc", self._is_up, 60)
+        wait_for("Orthanc", self._is_up, 120)
 
     def _is_up(self) -> bool:
         assert self._process.poll() is None, "Orthanc ended at start"
         try:
             return bool(self.get("/system"))
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             return False
 
     def raw(self, path: str, body: bytes | None = None) -> bytes:
@@ -78,5 +78,5 @@ class Orthanc:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         self._log.close()

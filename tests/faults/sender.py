@@ -15,6 +15,7 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 
+from scp_node.delivery.transmission import Messages
 from tests.faults.records import Record
 
 _AGAIN_S = 0.3
@@ -36,12 +37,14 @@ def send_all(
     waiting = deque(datasets)
     ae = AE(ae_title=calling)
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
-    ae.connection_timeout = 10
+    ae.connection_timeout = 60
     for context in sorted({(str(d.SOPClassUID), str(d.file_meta.TransferSyntaxUID)) for d in datasets}):
         ae.add_requested_context(*context)
     while waiting:
         association = ae.associate(*address, ae_title=called)
         if association.is_established:
+            # Else pynetdicom's own thread takes an answer now and then.
+            association.dimse = Messages(association)
             _send(association, waiting, record, chance, pause_s)
         if association.is_established:
             association.release()

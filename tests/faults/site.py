@@ -15,7 +15,7 @@ from tests.faults.installation import Installation
 from tests.faults.processes import ROOT, Program, free_port, scp_node, wait_until
 
 BALANCER = ROOT / "deploy" / "haproxy.cfg"
-LEASE_TTL_S = 3.0
+LEASE_TTL_S = 5.0
 """Shorter than a hospital's: tests wait for it."""
 
 

@@ -25,6 +25,7 @@ import psutil
 from pydicom import dcmread
 from pynetdicom import AE
 
+from scp_node.delivery.transmission import Messages
 from scp_node.demo.phantoms import uid
 from scp_node.jobs.admin import Admin
 from tests.faults import radiographs
@@ -118,6 +119,9 @@ class Soak:
         waiting: int | None = next(self._numbers)
         while waiting is not None and waiting < self._instances:
             association = ae.associate("127.0.0.1", self._installation.port, ae_title="SCP_NODE")
+            if association.is_established:
+                # Else pynetdicom's own thread takes an answer now and then.
+                association.dimse = Messages(association)
             for _ in range(PER_ASSOCIATION):
                 if not association.is_established or waiting >= self._instances:
                     break

@@ -31,7 +31,7 @@ def receiver(spool):
         return Intake.FILED
 
     receiver = Receiver(
-        ReceiverSettings(ae_title="NODE"),
+        ReceiverSettings(ae_title="NODE", acse_timeout_s=30),
         spool,
         accept,
         (ImplicitVRLittleEndian,),

@@ -19,7 +19,7 @@ _HEAVY = {"torch", "torchvision", "openvino", "cv2", "highdicom", "imagecodecs",
 
 def imported(folder, *command):
     done = subprocess.run(
-        [sys.executable, "-c", _COUNT, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", _COUNT, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=240
     )
     _, count, *packages = done.stderr.strip().splitlines()[-1].split()
     return int(count), set(packages)

@@ -60,6 +60,7 @@ class Node:
         self.share = self.home / "share"
         variables = {
             "SCP_NODE__RECEIVER__PORT": str(self.port),
+            "SCP_NODE__RECEIVER__ACSE_TIMEOUT_S": "30",
             "SCP_NODE__SPOOL__FOLDER": str(self.home / "spool"),
             "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
             "SCP_NODE__DATABASE__URL": f"sqlite:///{self.home / 'node.sqlite'}",
@@ -150,7 +151,7 @@ class Node:
 
     def _echo(self) -> str | None:
         peer = DicomDestination(
-            name="node", ae_title=self.settings.receiver.ae_title, host="127.0.0.1", port=self.port, timeout_s=10
+            name="node", ae_title=self.settings.receiver.ae_title, host="127.0.0.1", port=self.port, timeout_s=60
         )
         outcome = echo(peer, "HOSTILE")
         return None if outcome.is_reachable else f"no C-ECHO: {outcome.detail}"

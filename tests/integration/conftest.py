@@ -70,7 +70,7 @@ class Running:
         self.stored: dict[str, Path] = {}
         self.events: list[SecurityEvent] = []
         self.before_accept: Callable[[ReceivedInstance], None] = lambda instance: None
-        # No time-out of a receiver ends what a test waits for, unless it says so: limits of tests lie below 30 s.
+        # No time-out of a receiver ends what a test waits for, unless it says so.
         self.settings = ReceiverSettings.model_validate({"ae_title": "NODE", "acse_timeout_s": 30.0, **settings})
         self.receiver = Receiver(
             self.settings,
@@ -78,7 +78,7 @@ class Running:
             self._accept,
             TRANSFER_SYNTAXES,
             implementation=Implementation(class_uid="2.25.1", version_name="NODE"),
-            port=0,
+            port=settings.get("port", 0),
             tls_port=0,
             sink=self.events.append,
         )
@@ -158,7 +158,9 @@ class Pki:
     def receiver(self, **settings: Any) -> dict[str, Any]:
         """``receiver.tls`` of a node."""
         files = {"certificate": self.certificate("node"), "key": self.key("node")}
-        return {"enabled": True, **files, "authorities": self.certificate("first"), **settings}
+        # The longest that is allowed: a machine that is held up is no peer that is silent.
+        known = {"enabled": True, "handshake_timeout_s": 30, "authorities": self.certificate("first")}
+        return {**known, **files, **settings}
 
     def client(self, name: str | None = "peer") -> ssl.SSLContext:
         """A client that trusts the first authority."""
@@ -180,7 +182,7 @@ def arena(request: pytest.FixtureRequest, receiving: Callable[..., Running], pki
     tls = request.param == "TLS"
 
     def make(**settings: Any) -> Arena:
-        chosen = {"maximum_associations": 20, "network_timeout_s": 5, **settings}
+        chosen = {"maximum_associations": 20, "network_timeout_s": 30, **settings}
         if tls:
             chosen["tls"] = pki.receiver(only=True)
         return Arena(receiving(**chosen), pki.client() if tls else None)

@@ -1,6 +1,7 @@
 """Who takes too long, too many places or too much memory, on the plain and on the TLS port."""
 
 import contextlib
+import socket
 import threading
 import time
 
@@ -23,14 +24,32 @@ from scp_node.security.events import EventKind
 pytestmark = pytest.mark.usefixtures("nothing_is_kept")
 
 
-def send_slowly(client, pieces, pause_s=0.05):
-    """Until the receiver hangs up."""
+def attack(place, pieces, is_noticed):
+    """Send slowly until the receiver hangs up, once more if this machine was so slow that another rule was broken."""
     deadline = time.monotonic() + LIMIT_S
-    with contextlib.suppress(OSError):
-        for piece in pieces:
-            client.socket.sendall(piece)
-            time.sleep(pause_s)
-            assert time.monotonic() < deadline
+    while not is_noticed():
+        with drained(place) as client, contextlib.suppress(OSError):
+            for piece in pieces():
+                client.socket.sendall(piece)
+                time.sleep(0.05)
+                assert time.monotonic() < deadline
+                if is_noticed():
+                    return
+
+
+@contextlib.contextmanager
+def drained(place):
+    """An association whose answers are read by a thread of their own."""
+    with place.client(associated=True) as client:
+        reader = threading.Thread(target=drain, args=(client.socket,))
+        reader.start()
+        try:
+            yield client
+        finally:
+            # Closing is not enough while another thread reads.
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(client.socket, socket.SHUT_RDWR)
+            reader.join()
 
 
 def endlessly(piece):
@@ -59,20 +78,22 @@ def endlessly(piece):
 def test_a_place_is_not_kept_for_ever(arena, settings, pieces, reason):
     """SEC-37: time-outs per read do not see these. What bystanders do takes less than all these limits."""
     place = arena(**settings)
+
+    def told():
+        # Of a bystander too, when this machine itself takes too long.
+        return [event for event in place.running.events if (event.reason, event.address) == (reason, ATTACKER)]
+
     with place.attacked() as bystander:
-        with place.client(associated=True) as one, place.client(associated=True) as another:
-            for client in (one, another):
-                threading.Thread(target=drain, args=(client.socket,), daemon=True).start()
-            sender = threading.Thread(target=send_slowly, args=(one, pieces()))
-            sender.start()
+        sender = threading.Thread(target=attack, args=(place, pieces, told))
+        sender.start()
+        with drained(place):
             deadline = time.monotonic() + LIMIT_S
-            while reason not in {event.reason for event in place.running.events}:
+            while not told():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             bystander.wait_for(2)
         sender.join()
-    event = next(event for event in place.running.events if event.reason == reason)
-    assert (event.kind, event.address, event.calling_ae_title) == (EventKind.LIMIT_REACHED, ATTACKER, "SCU")
+    assert {(event.kind, event.calling_ae_title) for event in told()} == {(EventKind.LIMIT_REACHED, "SCU")}
 
 
 def drain(connection):

@@ -117,7 +117,7 @@ def test_a_data_set_without_end(arena):
 
 def test_who_never_reads_answers(arena):
     """Echoes are asked for until nothing more fits into any buffer."""
-    place = arena(network_timeout_s=1)
+    place = arena(network_timeout_s=3)
     with place.attacked() as bystander, place.client(associated=True) as client:
         client.socket.settimeout(1)
         with contextlib.suppress(OSError):

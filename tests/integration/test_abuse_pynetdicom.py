@@ -35,7 +35,7 @@ from scp_node.scp.server import listen
 from tests.faults.processes import Program, scp_node, wait_until
 
 PLAIN_SCP = Path(__file__).parents[1] / "support" / "plain_scp.py"
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 class Library:
@@ -51,7 +51,7 @@ class Library:
 
     def stop(self):
         self.process.kill()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=60)
         self.process.stdout.close()
 
 
@@ -103,7 +103,8 @@ def test_m1_a_silent_connection_on_the_tls_port(library, receiving, pki):
         assert not is_served(plain.port, pki.client(), limit_s=4)
     running = receiving(tls=pki.receiver(only=True, handshake_timeout_s=30))
     with socket.create_connection(("127.0.0.1", running.tls_port)):
-        assert is_served(running.tls_port, pki.client())
+        # Before the silent one is ended.
+        assert is_served(running.tls_port, pki.client(), limit_s=20)
     running.wait_until_quiet(limit_s=LIMIT_S)
 
 
@@ -182,9 +183,9 @@ class _Own:
 def test_m4_a_command_set_of_any_length(unharmed, receiving):
     """8 MB; a C-STORE-RQ has below 500 bytes."""
 
-    def attack(port):
+    def attack(port, limit_s):
         with Client(port, associated=True) as client:
-            client.socket.settimeout(2)
+            client.socket.settimeout(limit_s)
             try:
                 for _ in range(8 * 2**20 // 16000):
                     client.socket.sendall(data(bytes(16000), 1))
@@ -195,9 +196,9 @@ def test_m4_a_command_set_of_any_length(unharmed, receiving):
                 return "ended"
             return "ended" if answer == CLOSED or answer[0] == 7 else "answered"
 
-    assert attack(unharmed.port) == "swallowed"
+    assert attack(unharmed.port, 2) == "swallowed"
     running = receiving()
-    assert attack(running.port) == "ended"
+    assert attack(running.port, LIMIT_S) == "ended"
     running.wait_until_quiet(limit_s=LIMIT_S)
 
 

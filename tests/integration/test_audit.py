@@ -31,6 +31,7 @@ SCHEMA = Path(__file__).parents[1] / "unit" / "audit" / "audit_message.rng"
 
 def make_settings(folder, checkpoints, destinations, **audit):
     return NodeSettings(
+        receiver={"acse_timeout_s": 30},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
         analysis=AnalysisSettings(checkpoints=checkpoints, processes=1, threads=1, device="cpu", models=("resnet18",)),

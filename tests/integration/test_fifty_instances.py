@@ -46,6 +46,7 @@ def test_every_one_of_fifty_is_accounted_for(radiographs, random_checkpoints, fr
     port = free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
         "SCP_NODE__RECEIVER__PORT": str(port),
+        "SCP_NODE__RECEIVER__ACSE_TIMEOUT_S": "30",
         "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
         "SCP_NODE__ANALYSIS__CHECKPOINTS": str(random_checkpoints),
         "SCP_NODE__ANALYSIS__MODELS": '["resnet18"]',
@@ -93,4 +94,4 @@ def test_every_one_of_fifty_is_accounted_for(radiographs, random_checkpoints, fr
         assert len({dataset.SOPInstanceUID for dataset in delivered}) == len(delivered) == CHESTS * OBJECTS_EACH
     finally:
         node.send_signal(signal.SIGTERM)
-        assert node.wait(60) == 0, log.read_text()
+        assert node.wait(180) == 0, log.read_text()

@@ -66,7 +66,7 @@ class Sender:
     def __init__(self, port):
         entity = AE(ae_title="CR1")
         entity.add_requested_context(ComputedRadiographyImageStorage, ExplicitVRLittleEndian)
-        entity.dimse_timeout = entity.network_timeout = 120
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 120
         self.association = entity.associate("127.0.0.1", port, ae_title="SCP_NODE")
         assert self.association.is_established
         self.acknowledged, self.statuses, self.count = [], Counter(), 0
@@ -97,6 +97,7 @@ def test_a_full_disk_loses_nothing_and_recovers_by_itself(small_disk, tmp_path, 
     monkeypatch.setattr("scp_node.jobs.analysis._FULL_DISK_DELAY_S", 0.5)
     share = tmp_path / "share"
     settings = NodeSettings(
+        receiver={"acse_timeout_s": 30},
         spool=SpoolSettings(folder=small_disk / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{small_disk / 'node.sqlite'}"),
         analysis=AnalysisSettings(models=("resnet18",)),

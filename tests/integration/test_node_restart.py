@@ -18,10 +18,10 @@ from scp_node.jobs.admin import Admin
 from scp_node.jobs.node import Node
 from scp_node.records import InstanceState
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 RG1 = Path(get_testdata_file("RG1_UNCR.dcm"))
-LIMIT_S = 120
+LIMIT_S = 240
 """Loading models takes seconds on an idle machine and minutes on a busy one."""
 
 
@@ -29,6 +29,7 @@ LIMIT_S = 120
 def settings(tmp_path, random_checkpoints):
     """Of a node with one model and a share."""
     return NodeSettings(
+        receiver={"acse_timeout_s": 30},
         spool=SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{tmp_path / 'node.sqlite'}"),
         analysis=AnalysisSettings(
@@ -109,16 +110,22 @@ def test_what_a_killed_or_stopped_node_leaves_the_next_one_finishes(tmp_path, se
         port = process.port
         for number in range(700, 703):
             send(_copy(RG1, tmp_path, number), host="127.0.0.1", port=port, called_ae_title="SCP_NODE")
-        _wait(settings, lambda records: any(record.state is InstanceState.ANALYSING for record in records))
+        # Or over already: whoever looks may be held up.
+        _wait(settings, lambda records: any(record.state is not InstanceState.RECEIVED for record in records))
     finally:
         process.kill()
-    with Node(settings, receiver_port=0) as second:
-        send(_copy(RG1, tmp_path, 703), host="127.0.0.1", port=second.port, called_ae_title="SCP_NODE")
-        second.stop(0.1)
-    with Admin(settings) as admin:
-        assert not all(record.state.is_final for record in admin.list_instances())
+    # Once more when this thread was held up until nothing was left to do.
+    for number in range(703, 708):
+        with Node(settings, receiver_port=0) as second:
+            send(_copy(RG1, tmp_path, number), host="127.0.0.1", port=second.port, called_ae_title="SCP_NODE")
+            second.stop(0.1)
+        with Admin(settings) as admin:
+            if not _final(list(admin.list_instances())):
+                break
+    else:
+        pytest.fail("a node that is stopped leaves nothing to do")
     with Node(settings, receiver_port=0):
         records = _wait(settings, _final)
-    assert [record.state for record in records] == [InstanceState.DELIVERED] * 4
+    assert [record.state for record in records] == [InstanceState.DELIVERED] * (number - 699)
     # Montage, single, measurement report, text summary; each instance its own.
-    assert len(list((tmp_path / "share").iterdir())) == 16
+    assert len(list((tmp_path / "share").iterdir())) == 4 * len(records)

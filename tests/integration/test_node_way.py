@@ -22,17 +22,18 @@ from scp_node.jobs.admin import Admin
 from scp_node.jobs.node import Node
 from scp_node.records import DeliveryState, InstanceState
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1200)]
 
 RG1 = Path(get_testdata_file("RG1_UNCR.dcm"))
 RG3 = Path(get_testdata_file("RG3_UNCR.dcm"))
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-LIMIT_S = 120
+LIMIT_S = 400
 """Loading models takes seconds on an idle machine and minutes on a busy one."""
 
 
 def _settings(folder, checkpoints, destinations=(), **analysis):
     return NodeSettings(
+        receiver={"acse_timeout_s": 30},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
         analysis=AnalysisSettings(checkpoints=checkpoints, threads=1, device="cpu", **analysis),
@@ -55,7 +56,7 @@ class House:
         self.pacs.start()
 
         def to(name, port):
-            return DicomDestination(name=name, ae_title=name.upper(), host="127.0.0.1", port=port, timeout_s=5)
+            return DicomDestination(name=name, ae_title=name.upper(), host="127.0.0.1", port=port, timeout_s=60)
 
         destinations = [to("pacs", self.pacs.port), to("late", self.late_port), _share(folder)]
         self.settings = _settings(folder, checkpoints, destinations)
@@ -109,7 +110,7 @@ def _settled_but_late(records):
 def test_two_pacs_one_down_at_first_and_a_folder_get_every_result_once(house):
     settings, node = house.settings, house.node
     command = ["storescu", "-v", "-aec", "SCP_NODE", "127.0.0.1", str(node.port), str(RG1)]
-    sent = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    sent = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert sent.returncode == 0, sent.stdout + sent.stderr
 
     source = pydicom.dcmread(RG1, stop_before_pixels=True)
@@ -184,7 +185,8 @@ def test_a_killed_child_costs_nothing(house, tmp_path):
     uids = [f"2.25.{number}" for number in range(600, 604)]
     for number in range(600, 604):
         house.store(_copy(RG1, tmp_path, number))
-    _wait(house.settings, lambda records: any(r.state is InstanceState.ANALYSING for r in records), uids)
+    # Or over already: whoever looks may be held up.
+    _wait(house.settings, lambda records: any(r.state is not InstanceState.RECEIVED for r in records), uids)
     for pid in house.node.child_processes:
         os.kill(pid, signal.SIGKILL)
     records = _wait(house.settings, _settled_but_late, uids)

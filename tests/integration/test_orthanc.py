@@ -36,7 +36,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, free_port: Callable[[], int])
     node_port = free_port()
     orthanc = Orthanc(folder, dicom_port=free_port(), http_port=free_port(), node_port=node_port)
     settings = NodeSettings(
-        receiver={"port": node_port},
+        receiver={"port": node_port, "acse_timeout_s": 30},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
         analysis=AnalysisSettings(),

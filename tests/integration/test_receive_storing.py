@@ -115,7 +115,7 @@ def test_fifty_instances_over_four_associations(receiving, tmp_path):
         sent[dataset.SOPInstanceUID] = dataset.PixelData
     command = ["dcmsend", "-aec", "NODE", "+sd", "127.0.0.1", str(running.port)]
     senders = [subprocess.Popen([*command, folder], stdout=subprocess.DEVNULL) for folder in folders]
-    assert [sender.wait(60) for sender in senders] == [0] * 4
+    assert [sender.wait(120) for sender in senders] == [0] * 4
     assert running.stored.keys() == sent.keys()
     assert all(dcmread(running.stored[uid]).PixelData == pixels for uid, pixels in sent.items())
 

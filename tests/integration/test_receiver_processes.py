@@ -19,7 +19,7 @@ from scp_node.jobs.node import Node
 from scp_node.jobs.roles import Role
 from scp_node.jobs.tables import instance
 
-LIMIT_S = 90
+LIMIT_S = 120
 
 
 def until(condition):
@@ -33,7 +33,7 @@ def until(condition):
 @pytest.fixture
 def settings(tmp_path):
     return NodeSettings(
-        receiver=ReceiverSettings(ae_title="NODE", processes=2),
+        receiver=ReceiverSettings(ae_title="NODE", processes=2, acse_timeout_s=30),
         spool=SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{tmp_path / 'node.sqlite'}"),
     )

@@ -45,7 +45,8 @@ def _balance(site, expected, events=()) -> Balance:
         results=results,
         confirmed=confirmed,
         stored={name: read(site.record(name)) for name in site.destinations},
-        kills=events,
+        # A slow machine can make a worker look dead: see `Installation.take_overs`.
+        kills=[*events, *site.take_overs()],
     )
 
 
@@ -82,8 +83,8 @@ def test_a_worker_and_a_receiver_killed_behind_a_balancer_lose_nothing(site, tmp
     kills = []
     # The one that has work in hand.
     wait_until(lambda: site.workers[0].pid in site.owners(), LIMIT_S, "a job of the first worker")
-    kills.append(Kill(at=time.time(), victim="serve"))
     site.workers[0].kill()
+    kills.append(Kill(at=time.time(), victim="serve"))
     wait_until(lambda: len(site.instances()) >= 10, LIMIT_S, "ten instances")
     site.receivers[1].kill()
     assert sender.wait(LIMIT_S) == 0
@@ -129,9 +130,9 @@ def test_a_paused_worker_is_replaced_and_does_nothing_twice_when_it_wakes(site, 
     drawn = _balance(site, expected | more, [paused])
     assert drawn.holds, drawn.lines()
     # Sent twice: at most what was on its way in that moment, two associations at a time.
-    assert len(drawn.duplicates_explained) <= 2, drawn.lines()
-    assert first.terminate(60) == 0
-    assert second.terminate(60) == 0
+    assert len(drawn.duplicates_explained) <= 2 * max(1, len(site.take_overs())), drawn.lines()
+    assert first.terminate() == 0
+    assert second.terminate() == 0
 
 
 @pytest.mark.parametrize("site", [{"receivers": 1, "workers": 1}], indirect=True)
@@ -152,14 +153,16 @@ def test_without_its_database_a_site_refuses_and_afterwards_goes_on_by_itself(si
         time.sleep(0.5)
     refused = [answer["status"] for answer in read(site.record("sender"))[before:]]
     assert set(refused) == {0xA700}
+    # What a destination answered while the database was away could not be written down.
+    away = [Kill(at=time.time(), victim="postgresql")]
     site.cluster.start()
     assert sender.wait(LIMIT_S) == 0
     assert site.wait_final(len(expected), LIMIT_S), (_states(site), site.owners())
-    drawn = _balance(site, expected)
+    drawn = _balance(site, expected, away)
     assert drawn.holds, drawn.lines()
     assert [program.starts for program in site.programs] == [1, 1]
     # Without a worker the receiver goes on filing; the next worker finds all of it.
-    assert site.workers[0].terminate(60) == 0
+    assert site.workers[0].terminate() == 0
     more = radiographs.write(tmp_path / "more", 3, seed=5)
     again = site.sender(tmp_path / "more", associations=1)
     again.start()
@@ -167,6 +170,6 @@ def test_without_its_database_a_site_refuses_and_afterwards_goes_on_by_itself(si
     assert _states(site)[-3:] == [InstanceState.RECEIVED] * 3
     site.workers[0].start()
     assert site.wait_final(len(expected | more), LIMIT_S), _states(site)
-    drawn = _balance(site, expected | more)
+    drawn = _balance(site, expected | more, away)
     assert drawn.holds, drawn.lines()
-    assert site.receivers[0].terminate(60) == 0
+    assert site.receivers[0].terminate() == 0

@@ -23,16 +23,16 @@ from scp_node.jobs.node import Node
 from scp_node.records import DeliveryState, InstanceState, Verdict
 from tests.faults.orthanc import Orthanc, is_installed
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 RG1 = Path(get_testdata_file("RG1_UNCR.dcm"))
-LIMIT_S = 120
+LIMIT_S = 240
 """Loading models takes seconds on an idle machine and minutes on a busy one."""
 
 
 def _settings(folder, checkpoints, node_port, destination):
     return NodeSettings(
-        receiver={"port": node_port},
+        receiver={"port": node_port, "acse_timeout_s": 30},
         spool=SpoolSettings(folder=folder / "spool", minimum_free_bytes=0),
         database=DatabaseSettings(url=f"sqlite:///{folder / 'node.sqlite'}"),
         analysis=AnalysisSettings(checkpoints=checkpoints, models=("resnet18",), processes=1, threads=1, device="cpu"),
@@ -169,7 +169,7 @@ def test_a_report_after_a_restart_and_a_failure_lead_to_commitment(tmp_path, ran
         ae_title="PACS",
         host="127.0.0.1",
         port=archive.port,
-        timeout_s=10,
+        timeout_s=60,
         storage_commitment=True,
         commitment_timeout_s=600,
     )

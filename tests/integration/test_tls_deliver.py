@@ -18,6 +18,8 @@ from scp_node.delivery.catalog import echo, send
 from scp_node.records import Outgoing, Verdict
 
 RG1 = get_testdata_file("RG1_UNCR.dcm")
+LIMIT_S = 60
+"""For what takes milliseconds on a quiet machine."""
 
 
 @contextlib.contextmanager
@@ -28,10 +30,10 @@ def storescp(pki, folder, port, name="peer"):
     command += ["-od", folder, "-aet", "PACS", str(port)]
     with subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + LIMIT_S
             while True:
                 with contextlib.suppress(ConnectionRefusedError):
-                    socket.create_connection(("127.0.0.1", port), timeout=5).close()
+                    socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S).close()
                     break
                 assert process.poll() is None, process.stdout.read()
                 assert time.monotonic() < deadline
@@ -39,7 +41,7 @@ def storescp(pki, folder, port, name="peer"):
             yield
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=LIMIT_S)
 
 
 def destination(pki, port, **settings):
@@ -48,7 +50,7 @@ def destination(pki, port, **settings):
         "ae_title": "PACS",
         "host": "127.0.0.1",
         "port": port,
-        "timeout_s": 10,
+        "timeout_s": LIMIT_S,
         "tls": True,
         "tls_authorities": pki.certificate("first"),
         "tls_certificate": pki.certificate("node"),
@@ -133,7 +135,7 @@ def test_a_peer_that_speaks_no_tls_is_given_up_in_time(pki, peer):
             connection.recv(4096)
             if peer == "plain":
                 connection.sendall(b"\x07\0\0\0\0\x04\0\0\0\0")
-            ended.wait(30)
+            ended.wait(LIMIT_S)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, args=(listening,))

@@ -44,8 +44,9 @@ class Serving:
         self.renew()
         (folder / "node.toml").write_text(
             f'spool.folder = "{folder}/spool"\nspool.minimum_free_bytes = 0\ndatabase.url = "{self.database}"\n'
-            '[receiver]\nae_title = "NODE"\nprocesses = 2\n'
-            f'[receiver.tls]\nenabled = true\nonly = true\nport = {port}\ncertificate = "{folder}/node.pem"\n'
+            '[receiver]\nae_title = "NODE"\nprocesses = 2\nacse_timeout_s = 30\n'
+            f"[receiver.tls]\nenabled = true\nonly = true\nhandshake_timeout_s = 30\nport = {port}\n"
+            f'certificate = "{folder}/node.pem"\n'
             f'key = "{folder}/node.key"\nauthorities = "{pki.certificate("first")}"\n',
             encoding="utf-8",
         )

@@ -22,18 +22,24 @@ needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="open
 RG1 = get_testdata_file("RG1_UNCR.dcm")
 
 
-def wait_for(condition, limit_s=20):
+def wait_for(condition, limit_s=60):
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """A peer that this machine holds up reads its alert all the same: the receiver waits until it goes."""
+    monkeypatch.setattr("scp_node.scp.acceptor._LINGER_S", 30.0)
+
+
 def dcmtk(program, pki, running, *arguments, name="peer", authority="first"):
     identity = ["+tls", pki.key(name), pki.certificate(name)] if name else ["+tla"]
     command = [program, *identity, "+cf", pki.certificate(authority), "-aec", "NODE"]
     command += ["127.0.0.1", str(running.tls_port), *arguments]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.integration
@@ -49,6 +55,7 @@ def test_storescu_stores_through_tls(receiving, pki):
 
 @pytest.mark.integration
 @needs_dcmtk
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     ("name", "authority", "reason"),
     [
@@ -88,7 +95,7 @@ def s_client(pki, running, *arguments, name="peer"):
         except BrokenPipeError:
             pass
         try:
-            out, _ = process.communicate(timeout=30)
+            out, _ = process.communicate(timeout=120)
         finally:
             process.kill()
     return out.decode("latin-1")
@@ -96,6 +103,7 @@ def s_client(pki, running, *arguments, name="peer"):
 
 @pytest.mark.integration
 @needs_openssl
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
 def test_old_versions_are_refused(receiving, pki, version):
     """The client may speak them: security level 0. RFC 8996."""
@@ -108,6 +116,7 @@ def test_old_versions_are_refused(receiving, pki, version):
 
 @pytest.mark.integration
 @needs_openssl
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 @pytest.mark.parametrize(
     ("name", "alert"),
@@ -126,6 +135,7 @@ def test_a_client_without_a_trusted_certificate_gets_an_alert(receiving, pki, ve
 
 @pytest.mark.integration
 @needs_openssl
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("cipher", ["AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-SHA384", "DHE-RSA-AES256-GCM-SHA384"])
 def test_ciphers_without_forward_secrecy_or_authentication_are_refused(receiving, pki, cipher):
     running = receiving(tls=pki.receiver())
@@ -140,10 +150,10 @@ def test_a_client_cannot_renegotiate(receiving, pki):
         assert client.socket.version() == "TLSv1.3"
     command = ["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{running.tls_port}"]
     command += ["-cert", pki.certificate("peer"), "-key", pki.key("peer")]
-    done = subprocess.run([str(part) for part in command], input=b"R\n", capture_output=True, timeout=60, check=False)
+    done = subprocess.run([str(part) for part in command], input=b"R\n", capture_output=True, timeout=120, check=False)
     assert b"RENEGOTIATING" in done.stdout + done.stderr
     assert b"no renegotiation" in done.stdout + done.stderr
-    running.wait_until_quiet(limit_s=20)
+    running.wait_until_quiet()
 
 
 def test_both_versions_store_and_the_plain_port_is_still_there(receiving, pki):
@@ -218,8 +228,8 @@ def test_a_handshake_that_trickles_is_ended(receiving, pki):
         for position in range(len(content)):
             client.socket.sendall(content[position : position + 1])
             sent += 1
-            time.sleep(0.02)
-    assert 1 < sent < len(content)
+            time.sleep(0.05)
+    assert 0 < sent < len(content)
     running.wait_until_quiet()
 
 
@@ -309,7 +319,8 @@ def test_a_renewed_certificate_is_used_without_ending_associations(receiving, pk
         assert (tmp_path / "node.pem").read_text().strip() == shown(running, pki.client()).strip()
         client.send(data(ECHO_COMMAND, 3, 3))
         assert client.status() == 0
-    assert EventKind.CREDENTIALS_RELOADED in [event.kind for event in running.events]
+    # Told after it is in use.
+    wait_for(lambda: EventKind.CREDENTIALS_RELOADED in [event.kind for event in running.events])
 
 
 def test_files_that_cannot_be_used_change_nothing(receiving, pki, tmp_path):
@@ -356,8 +367,8 @@ def test_a_silent_connection_holds_up_nobody(receiving, pki):
 
         thread = threading.Thread(target=echo)
         thread.start()
-        # The silent ones are ended after 5 s: before that somebody else was answered.
-        assert answered.wait(4)
+        # The silent ones are ended after 30 s: before that somebody else was answered.
+        assert answered.wait(20)
         thread.join()
 
 

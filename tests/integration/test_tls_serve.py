@@ -48,9 +48,9 @@ def serving(tmp_path, free_port):
         config.write_text(
             f'spool.folder = "{tmp_path}/spool"\nspool.minimum_free_bytes = 0\n'
             f'database.url = "sqlite:///{tmp_path}/node.sqlite"\n'
-            f'[receiver]\nae_title = "NODE"\nport = {plain}\n{listed}'
-            f'[receiver.tls]\nenabled = true\nport = {secured}\ncertificate = "{folder}/node.pem"\n'
-            f'key = "{folder}/node.key"\nauthorities = "{folder}/ca.pem"\n',
+            f'[receiver]\nae_title = "NODE"\nport = {plain}\nacse_timeout_s = 30\n{listed}'
+            f"[receiver.tls]\nenabled = true\nhandshake_timeout_s = 30\nport = {secured}\n"
+            f'certificate = "{folder}/node.pem"\nkey = "{folder}/node.key"\nauthorities = "{folder}/ca.pem"\n',
             encoding="utf-8",
         )
 
@@ -63,7 +63,7 @@ def serving(tmp_path, free_port):
 
     def is_open(port):
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S).close()
         except ConnectionRefusedError:
             assert process.poll() is None, log.read_text(encoding="utf-8")
             return False

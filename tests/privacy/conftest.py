@@ -69,6 +69,7 @@ class Running:
             f"""
             [receiver]
             port = {self.port}
+            acse_timeout_s = 30
             [console]
             port = {self.console_port}
             [spool]
@@ -155,14 +156,14 @@ class Running:
 
     def get(self, path):
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.console_port}{path}", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.console_port}{path}", timeout=120) as answer:
                 return answer.read()
         except urllib.error.URLError:
             return b""
 
     def search(self, accession_number):
         """What the console finds by an Accession Number, and the address that its page leads to."""
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.console_port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{self.console_port}", timeout=120) as client:
             found = client.post("/api/v1/instances/search", json={"accession_number": accession_number}).json()
             page = client.post("/worklist", data={"accession_number": accession_number})
             client.post("/api/v1/instances/search", json={"accession_number": [accession_number]})
@@ -172,6 +173,7 @@ class Running:
 def store(dataset, port, **named):
     """Send without looking: wrong values must reach the node as they are."""
     entity = AE("MODALITY")
+    entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = LIMIT_S
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
     association = entity.associate("127.0.0.1", port, ae_title="SCP_NODE")
     assert association.is_established

@@ -5,11 +5,13 @@ import statistics
 import threading
 import time
 
-from raw_dicom import ECHO_COMMAND, RELEASE_RQ, Client, data
+from raw_dicom import ECHO_COMMAND, RELEASE_RP, RELEASE_RQ, Client, data
 
 ATTACKER, BYSTANDER = "127.0.0.3", "127.0.0.2"
-LIMIT_S = 30
+LIMIT_S = 60
 """For what takes milliseconds on a quiet machine."""
+PROMPT_S = 5
+"""Long before any time-out of a receiver under attack frees what an attacker holds."""
 
 
 class Bystander(threading.Thread):
@@ -25,22 +27,35 @@ class Bystander(threading.Thread):
 
     def run(self):
         try:
+            begun = time.monotonic()
             while not self._is_over.is_set():
-                begun = time.monotonic()
-                with self._arena.client(associated=True, source=BYSTANDER) as client:
-                    client.send(data(ECHO_COMMAND, 3, 3))
-                    assert client.status() == 0
-                    taken = time.monotonic() - begun
-                    client.send(RELEASE_RQ)
-                    assert client.receive()[0] == 6
+                came = time.monotonic()
+                try:
+                    taken = self._echo(begun)
+                except (AssertionError, IndexError, OSError):
+                    # Somebody whom this machine held up for that long has been ended by right.
+                    if time.monotonic() - came < self._arena.patience_s:
+                        raise
+                    continue
                 with self._served:
                     self.seconds.append(taken)
                     self._served.notify_all()
                 self._is_over.wait(0.002)
+                begun = time.monotonic()
         except BaseException as error:
             with self._served:
                 self.error = error
                 self._served.notify_all()
+
+    def _echo(self, begun):
+        """One association; the time from ``begun`` to the answer."""
+        with self._arena.client(associated=True, source=BYSTANDER) as client:
+            client.send(data(ECHO_COMMAND, 3, 3))
+            assert client.status() == 0
+            taken = time.monotonic() - begun
+            client.send(RELEASE_RQ)
+            assert client.receive()[0] == RELEASE_RP
+        return taken
 
     def wait_for(self, echoes=3):
         """Return when so many more have been answered."""
@@ -66,6 +81,15 @@ class Arena:
         self.running = running
         self.tls = tls
         self.port = running.tls_port if tls else running.port
+        settings = running.settings
+        self.patience_s = min(
+            settings.acse_timeout_s,
+            settings.dimse_timeout_s,
+            settings.network_timeout_s,
+            settings.progress_timeout_s,
+            settings.association_limit_s,
+            settings.tls.handshake_timeout_s,
+        )
 
     def client(self, associated=False, *, source=ATTACKER, request=None):
         return Client(self.port, associated, tls=self.tls, source=source, request=request)
@@ -76,9 +100,9 @@ class Arena:
 
     @contextlib.contextmanager
     def attacked(self):
-        """Somebody else is served within a second, in the middle, while the attack goes on and after it."""
+        """Somebody else is served soon, in the middle, while the attack goes on and after it."""
         with Bystander(self) as bystander:
             yield bystander
             bystander.wait_for()
-        assert statistics.median(bystander.seconds) < 1
+        assert statistics.median(bystander.seconds) < PROMPT_S
         self.running.wait_until_quiet(limit_s=LIMIT_S)

@@ -6,9 +6,11 @@ import sqlalchemy as sa
 from pydicom import Dataset
 from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from pynetdicom import AE, evt
+from pynetdicom.dimse_messages import N_ACTION_RSP, N_EVENT_REPORT_RSP
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
 from scp_node.delivery.commitment import CommitmentReport
+from scp_node.delivery.transmission import Messages
 from scp_node.jobs.reports import Reports
 from scp_node.jobs.tables import commitment
 
@@ -26,6 +28,7 @@ class Archive:
         self.stored, self.requests, self.answers = [], [], []
         self.reasons = {}
         self.reports = True
+        self._is_answered = {}
         self.action_status = action_status
         self.ae = AE(ae_title="PACS")
         for uid in (Verification, SecondaryCaptureImageStorage, BasicTextSRStorage):
@@ -41,15 +44,29 @@ class Archive:
         request = event.action_information
         self.requests.append(request)
         if self.reports and self.action_status == 0:
-            threading.Timer(0.05, self._report, (event.assoc, request)).start()
+            self._is_answered[event.assoc] = threading.Event()
+            threading.Thread(target=self._report, args=(event.assoc, request)).start()
         return self.action_status, None
 
     def _report(self, association, request):
         report, event_type = self.report_on(request)
-        answer, _ = association.send_n_event_report(
+        assert self._is_answered[association].wait(60)
+        association.send_n_event_report(
             report, event_type, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
-        self.answers.append(answer.get("Status"))
+
+    def _begin(self, event):
+        # Else the association's own thread takes the answer to the report now and then.
+        event.assoc.dimse = Messages(event.assoc)
+
+    def _sent(self, event):
+        if isinstance(event.message, N_ACTION_RSP) and event.assoc in self._is_answered:
+            self._is_answered[event.assoc].set()
+
+    def _heard(self, event):
+        # In the thread that reads: before it reads that the node releases the association.
+        if isinstance(event.message, N_EVENT_REPORT_RSP):
+            self.answers.append(event.message.command_set.Status)
 
     def report_on(self, request):
         report = Dataset()
@@ -67,7 +84,13 @@ class Archive:
         self.server = self.ae.start_server(
             ("127.0.0.1", 0),
             block=False,
-            evt_handlers=[(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._action)],
+            evt_handlers=[
+                (evt.EVT_REQUESTED, self._begin),
+                (evt.EVT_C_STORE, self._store),
+                (evt.EVT_N_ACTION, self._action),
+                (evt.EVT_DIMSE_SENT, self._sent),
+                (evt.EVT_DIMSE_RECV, self._heard),
+            ],
         )
         self.port = self.server.server_address[1]
         return self

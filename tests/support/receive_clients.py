@@ -51,7 +51,7 @@ def data_set_bytes(file: Path) -> bytes:
 
 def associate(port: int, *contexts: tuple[UID, UID], called: str = "NODE", calling: str = "SCU"):
     ae = AE(calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
     for abstract_syntax, transfer_syntax in contexts or ((Verification, ImplicitVRLittleEndian),):
         ae.add_requested_context(abstract_syntax, transfer_syntax)
     return ae.associate("127.0.0.1", port, ae_title=called)
@@ -66,6 +66,6 @@ def store(port: int, dataset: Dataset) -> Dataset:
 
 
 def run(*command: str | Path, expected: int = 0) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == expected, done.stdout + done.stderr
     return done.stdout + done.stderr

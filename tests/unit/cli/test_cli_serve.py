@@ -21,6 +21,7 @@ def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_check
     port = free_port()
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE__")} | {
         "SCP_NODE__RECEIVER__PORT": str(port),
+        "SCP_NODE__RECEIVER__ACSE_TIMEOUT_S": "30",
         "SCP_NODE__SPOOL__MINIMUM_FREE_BYTES": "0",
         "SCP_NODE__ANALYSIS__CHECKPOINTS": str(random_checkpoints),
         "SCP_NODE__ANALYSIS__MODELS": '["resnet18"]',
@@ -48,7 +49,7 @@ def test_serves_until_sigterm_and_jobs_are_seen_beside_it(tmp_path, random_check
         assert job["calling_ae_title"] == "MODALITY"
         node.send_signal(signal.SIGTERM)
         rest = node.stderr.read()
-        assert node.wait(60) == 0, rest
+        assert node.wait(120) == 0, rest
         last = [json.loads(line)["event"] for line in rest.splitlines()]
         assert last[-1] == "stopped"
         assert "Hong" not in rest
@@ -76,7 +77,7 @@ def test_signals_while_it_starts_do_not_kill_it(tmp_path, random_checkpoints, fr
                 f"[receiver]\nport = {free_port()}\n[spool]\nminimum_free_bytes = 0\n"
                 f'[analysis]\nmodels = ["resnet18"]\ncheckpoints = "{random_checkpoints}"\n'
             )
-        _, said = node.communicate(timeout=120)
+        _, said = node.communicate(timeout=240)
         assert node.returncode == 0, said
         assert "stopped" in said.splitlines()[-1]
     finally:
@@ -93,7 +94,7 @@ def test_weights_that_are_missing_refuse_to_start_in_a_sentence(tmp_path, free_p
         "SCP_NODE__ANALYSIS__CHECKPOINTS": str(tmp_path / "none"),
     }
     done = subprocess.run(
-        [PROGRAM, "serve"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=120
+        [PROGRAM, "serve"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False, timeout=240
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("scp-node: ")

@@ -43,7 +43,7 @@ def test_what_is_sent_is_kept_bit_for_bit(tmp_path, sender):
     file = saved(tmp_path, source)
     with StandInPacs(tmp_path / "pacs") as pacs:
         assert send(file, host="127.0.0.1", port=pacs.port, called_ae_title="PACS", calling_ae_title="CR1") == sender
-        assert pacs.wait_for(lambda objects: len(objects) == 1, 10)
+        assert pacs.wait_for(lambda objects: len(objects) == 1, 60)
         (stored,) = pacs.objects
     assert stored.sop_class_uid == ComputedRadiographyImageStorage
     assert stored.sop_instance_uid == source.SOPInstanceUID
@@ -58,7 +58,7 @@ def test_compressed_files_are_sent_as_they_are(tmp_path, sender):
     file = saved(tmp_path, encode(cr(rows=64, columns=48), JPEG2000Lossless))
     with StandInPacs(tmp_path / "pacs", transfer_syntaxes=[JPEG2000Lossless]) as pacs:
         send(file, host="127.0.0.1", port=pacs.port, called_ae_title="PACS")
-        assert pacs.wait_for(lambda objects: len(objects) == 1, 10)
+        assert pacs.wait_for(lambda objects: len(objects) == 1, 60)
         assert pacs.objects[0].transfer_syntax_uid == JPEG2000Lossless
 
 

@@ -26,7 +26,7 @@ class Listening:
         spool = Spool(SpoolSettings(folder=folder, minimum_free_bytes=0))
         spool.create()
         self.receiver = Receiver(
-            ReceiverSettings(ae_title="NODE"),
+            ReceiverSettings(ae_title="NODE", acse_timeout_s=30),
             spool,
             lambda received: pytest.fail("no C-STORE was sent"),
             [ExplicitVRLittleEndian],
@@ -138,7 +138,7 @@ def test_nothing_is_accepted_where_nobody_listens(tmp_path):
     spool = Spool(SpoolSettings(folder=tmp_path / "spool", minimum_free_bytes=0))
     spool.create()
     receiver = Receiver(
-        ReceiverSettings(ae_title="NODE"),
+        ReceiverSettings(ae_title="NODE", acse_timeout_s=30),
         spool,
         lambda received: pytest.fail("no C-STORE was sent"),
         [ExplicitVRLittleEndian],

@@ -13,13 +13,13 @@ from scp_node.scp.lobby import Lobby
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 
 @pytest.fixture
 def receiver(spool):
     made = Receiver(
-        ReceiverSettings(ae_title="NODE"),
+        ReceiverSettings(ae_title="NODE", acse_timeout_s=30),
         spool,
         lambda _instance: None,
         ["1.2.840.10008.1.2.1"],
