@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from inference.errors import InferenceError, SourceError
 from inference.imaging.source import read_header
+from inference.models.catalog import MODELS
 from inference.records import Analysis, Ineligibility
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, predictions_table, write_json
 from scp_node.errors import NodeError, ResultError
+from scp_node.records import ResultKind
 from scp_node.telemetry import logs
 from scp_node.telemetry.escape import escape
 
@@ -236,15 +238,24 @@ def _prepare(out: Path) -> None:
 
 
 def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:
-    """A folder for one input, named after it and never shared with another."""
-    name = file.stem
+    """A folder for one input, named after it and never shared with another.
+
+    Results of an earlier run are removed: the input may be another file of that name, of another patient.
+    """
+    # The stem of "...dcm" is "..".
+    stem = file.stem if file.stem.strip(".") else "file"
+    name = stem
     number = 1
     while name in taken:
         number += 1
-        name = f"{file.stem}-{number}"
+        name = f"{stem}-{number}"
     taken.add(name)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
+    models = [spec.name for spec in MODELS]
+    parts = [*ResultKind, *models, *(f"{kind}_{model}" for kind in ResultKind for model in models)]
+    for earlier in (folder / f"{part}.{kind}" for part in parts for kind in ("dcm", "png")):
+        earlier.unlink(missing_ok=True)
     return folder
 
 

@@ -152,17 +152,19 @@ class Access:
             Whether it would have been right is not looked at.
         """
         user = self._users.get(name)
-        now = self._clock()
         keys = (f"name:{name[:64]}", f"address:{address}")
-        self._require_patience(keys, now)
-        if self._matches(user, password):
+        self._require_patience(keys, self._clock())
+        with self._hashing:
+            # Once more: of many that come at once, each has seen none of the others fail.
+            self._require_patience(keys, self._clock())
+            if self._matches(user, password):
+                with self._lock:
+                    for key in keys:
+                        self._failures.pop(key, None)
+                return user
             with self._lock:
                 for key in keys:
-                    self._failures.pop(key, None)
-            return user
-        with self._lock:
-            for key in keys:
-                self._failures.setdefault(key, deque(maxlen=_ATTEMPTS)).append(now)
+                    self._failures.setdefault(key, deque(maxlen=_ATTEMPTS)).append(self._clock())
         return None
 
     def begin(self, user: ConsoleUser) -> Session:
@@ -224,9 +226,8 @@ class Access:
         if len(password) > _MAXIMUM_PASSWORD_LENGTH:
             return False
         known = self._nobody if user is None or not user.password_hash else user.password_hash
-        with self._hashing:
-            try:
-                matches = _HASHER.verify(known, password)
-            except (Argon2Error, InvalidHashError):
-                return False
+        try:
+            matches = _HASHER.verify(known, password)
+        except (Argon2Error, InvalidHashError):
+            return False
         return matches and user is not None and bool(user.password_hash)

@@ -27,6 +27,8 @@ router = APIRouter(prefix="/api/v1", tags=["analyze"])
 
 NDJSON = "application/x-ndjson"
 CSV = "text/csv"
+_PICTURES = 60
+"""Files of one request whose pictures are sent: a megabyte each, all at once in a page's or this process's memory."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -128,7 +130,9 @@ async def analyze(
     request: Request,
     services: OpenServices,
     _visitor: AnyVisitor,
-    pictures: Annotated[bool, Query(description="With the picture and the saliency maps.")] = False,
+    pictures: Annotated[
+        bool, Query(description=f"With the picture and the saliency maps, of {_PICTURES} files at most.")
+    ] = False,
 ) -> Response:
     """Judge files; nothing is kept.
 
@@ -146,7 +150,9 @@ async def analyze(
             return StreamingResponse(
                 _lines(services, uploads, folder, size, opened.pop_all()), media_type=f"{NDJSON}; charset=utf-8"
             )
-        results = [await _judge(services, one, size) async for one in services.uploads.expand(uploads, folder)]
+        results: list[dict[str, Any]] = []
+        async for one in services.uploads.expand(uploads, folder):
+            results.append(await _judge(services, one, size if len(results) < _PICTURES else 0))
     if CSV in accept:
         headers = {"content-disposition": 'attachment; filename="scp-node-results.csv"'}
         return Response(to_csv(results), media_type=f"{CSV}; charset=utf-8", headers=headers)
@@ -211,8 +217,8 @@ async def _lines(
         try:
             async for upload in services.uploads.expand(uploads, folder):
                 count += 1
-                yield _line("judging", name=upload.name, number=count)
-                yield _line("judged", **await _judge(services, upload, size))
+                yield _line("judging", name=upload.name, number=count, is_entry=upload.is_entry)
+                yield _line("judged", **await _judge(services, upload, size if count <= _PICTURES else 0))
         except ExplorerError as error:
             yield _line("failed", detail=str(error))
             return

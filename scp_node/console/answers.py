@@ -35,7 +35,7 @@ class Search(BaseModel):
 
 
 class Result(BaseModel):
-    """One result object and what the destinations made of it."""
+    """One result object and what the destinations made of it; ``is_superseded``: by those of a later analysis."""
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -43,6 +43,7 @@ class Result(BaseModel):
     kind: ResultKind
     model: str | None
     size_bytes: int
+    is_superseded: bool
     confirmations: tuple[ConfirmationRecord, ...]
 
 

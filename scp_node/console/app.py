@@ -4,16 +4,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
+import sqlalchemy as sa
+import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from inference.errors import CheckpointError
 from scp_node.console.analyze_api import router as analyze_api_router
 from scp_node.console.explorer import ExplorerError
 from scp_node.console.explorer_pages import router as explorer_pages_router
-from scp_node.console.guard import BodyTooLargeError, Guard, problem
+from scp_node.console.guard import HEADERS, BodyTooLargeError, Guard, problem
 from scp_node.console.health import router as health_router
 from scp_node.console.instance_pages import router as instance_pages_router
 from scp_node.console.instances_api import router as instances_api_router
@@ -22,9 +26,13 @@ from scp_node.console.multipart import MultipartError
 from scp_node.console.operations_api import router as operations_api_router
 from scp_node.console.operations_pages import router as operations_pages_router
 from scp_node.console.pages import FOLDER, render_problem, wants_page
+from scp_node.console.reading import DamagedError
 from scp_node.console.services import BusyError, Services
 from scp_node.console.stow import router as stow_router
+from scp_node.console.uploads import UploadError
 from scp_node.errors import DatabaseError, JobStateError, UnknownJobError
+
+_log = structlog.get_logger(__name__)
 
 _DESCRIPTION = """
 What the console shows, for programs. Log in with HTTP Basic when users are configured. Programs that change something
@@ -34,11 +42,20 @@ need the role *operator*. **Research software, not a medical device.**
 _STATUS: dict[type[Exception], int] = {
     BodyTooLargeError: 413,
     BusyError: 503,
+    CheckpointError: 503,
+    # Nobody is there any more to read it; without it each upload that is given up would be an error in the log.
+    ClientDisconnect: 400,
+    DamagedError: 500,
     DatabaseError: 503,
     ExplorerError: 503,
     JobStateError: 409,
     MultipartError: 400,
     UnknownJobError: 404,
+    UploadError: 503,
+    # Away, or busy with something else for too long.
+    sa.exc.InterfaceError: 503,
+    sa.exc.OperationalError: 503,
+    sa.exc.TimeoutError: 503,
 }
 
 
@@ -88,13 +105,16 @@ def create_app(services: Services) -> FastAPI:
         app.add_exception_handler(kind, _answering(status))
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
     app.add_middleware(Guard, settings=services.settings.console, access=services.access, record=services.record_log_in)
     return app
 
 
 def _answering(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
-        return _say(request, status, str(error) or _words(error))
+        if isinstance(error, sa.exc.SQLAlchemyError):
+            _log.warning("database not usable", error=str(getattr(error, "orig", None) or error))
+        return _say(request, status, _words(error))
 
     return answer
 
@@ -111,6 +131,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _say(request, 422, "; ".join(faults))
 
 
+async def _failed(request: Request, _error: Exception) -> Response:
+    """Say that something went wrong that nobody foresaw; the log has it. Outside of the guard, hence its headers."""
+    response = _say(request, 500, "an error of the program: its log says more")
+    response.headers.update(HEADERS)
+    response.headers["cache-control"] = "no-store"
+    return response
+
+
 def _say(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     if wants_page(request):
         return render_problem(request, status, detail)
@@ -125,5 +153,8 @@ def _words(error: Exception) -> str:
             return "the request is larger than this console takes"
         case BusyError():
             return "too many files wait for the explorer, try again in a moment"
+        case sa.exc.SQLAlchemyError():
+            # What a driver says may hold addresses and statements.
+            return "the database does not answer, try again in a moment"
         case _:
-            return type(error).__name__
+            return str(error) or type(error).__name__

@@ -55,8 +55,7 @@ def activity(data: Activity, names: Sequence[tuple[str, str]], title: str) -> Ma
                 )
             )
     for number in range(0, len(data.buckets), max(1, len(data.buckets) // 6)):
-        begins = datetime.fromtimestamp(data.buckets[number].begins_at, UTC)
-        parts.append(_label(_LEFT + number * slot, f"{begins:%H:%M}"))
+        parts.append(_label(_LEFT + number * slot, _clock(data.buckets[number], is_first=number == 0)))
     return _figure(parts, title)
 
 
@@ -74,7 +73,8 @@ def latency(data: Activity, names: Sequence[tuple[str, str]], title: str) -> Mar
         ]
         parts += _line(place, points)
     for number in range(0, len(data.buckets), max(1, len(data.buckets) // 4)):
-        parts.append(_label(_LEFT + number * slot, _clock(data.buckets[number]), end=number == len(data.buckets) - 1))
+        words = _clock(data.buckets[number], is_first=number == 0)
+        parts.append(_label(_LEFT + number * slot, words, end=number == len(data.buckets) - 1))
     return _figure(parts, title, width=_NARROW)
 
 
@@ -149,8 +149,10 @@ def _line(place: int, points: Sequence[tuple[float, float, str]]) -> list[Markup
     ]
 
 
-def _clock(bucket: Bucket) -> str:
-    return f"{datetime.fromtimestamp(bucket.begins_at, UTC):%H:%M}"
+def _clock(bucket: Bucket, *, is_first: bool = False) -> str:
+    """When it begins; the first on an axis says the zone, since all other times of a page are in the reader's own."""
+    text = f"{datetime.fromtimestamp(bucket.begins_at, UTC):%H:%M}"
+    return f"{text} UTC" if is_first else text
 
 
 def _figure(parts: Sequence[Markup], title: str, *, width: int = _WIDTH) -> Markup:

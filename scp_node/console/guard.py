@@ -51,7 +51,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS = {
+HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
     # Not no-referrer: browsers then send forms with "Origin: null", which cannot be told from a foreign page.
@@ -88,6 +88,9 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, sending)
             return
+        if scope["method"] == "HEAD" and not scope["path"].startswith("/api/"):
+            # As GET; the server leaves the body out (RFC 9110 9.3.2). Not where it would count as a download.
+            scope = {**scope, "method": "GET"}
         await self._app(scope, self._limited(scope, receive), sending)
 
     def _read_proxy(self, scope: Scope) -> bool:
@@ -98,10 +101,10 @@ class Guard:
         if not self._is_proxy(address):
             return False
         headers = Headers(scope=scope)
-        if (scheme := headers.get("x-forwarded-proto")) in ("http", "https"):
+        if (scheme := _last(headers, "x-forwarded-proto")) in ("http", "https"):
             scope["scheme"] = scheme
-        if forwarded := headers.get("x-forwarded-for"):
-            scope["state"]["address"] = forwarded.rsplit(",", 1)[-1].strip()[:64]
+        if forwarded := _last(headers, "x-forwarded-for"):
+            scope["state"]["address"] = forwarded[:64]
         return True
 
     def _is_proxy(self, address: str) -> bool:
@@ -166,8 +169,9 @@ class Guard:
         return None
 
     def _by_proxy(self, headers: Headers, address: str) -> Visitor | None:
-        name = headers.get(self._settings.user_header, "") if self._settings.user_header else ""
-        user = self._access.user(name) if name else None
+        # A proxy that adds its header to the visitor's own instead of replacing it names nobody.
+        named = headers.getlist(self._settings.user_header) if self._settings.user_header else []
+        user = self._access.user(named[0]) if len(named) == 1 else None
         return None if user is None else Visitor(name=user.name, role=user.role, address=address)
 
     def _by_session(self, scope: Scope, address: str) -> Visitor | None:
@@ -193,12 +197,19 @@ class Guard:
     @staticmethod
     def _ask_to_log_in(scope: Scope) -> Response:
         path = scope["path"]
-        if path.startswith(PROGRAMS) or scope["method"] not in _SAFE:
-            return problem(401, "log in", {"www-authenticate": 'Basic realm="scp-node", charset="UTF-8"'})
-        if Headers(scope=scope).get("hx-request"):
+        headers = Headers(scope=scope)
+        if headers.get("hx-request"):
             # A part of a page cannot show the log-in page: the whole page is loaded again.
             return Response(status_code=401, headers={"hx-refresh": "true"})
-        return RedirectResponse(f"/login?next={quote(path)}", status_code=303)
+        if CHANGE_HEADER in headers:
+            # A page's own script, whose session is over: a browser would ask for the password in a window of its own.
+            return problem(401, "log in")
+        if scope["method"] not in _SAFE and path in _FORMS and "text/html" in headers.get("accept", ""):
+            return RedirectResponse("/login", status_code=303)
+        if path.startswith(PROGRAMS) or scope["method"] not in _SAFE:
+            return problem(401, "log in", {"www-authenticate": 'Basic realm="scp-node", charset="UTF-8"'})
+        asked = scope["query_string"].decode("latin-1")
+        return RedirectResponse(f"/login?next={quote(f'{path}?{asked}' if asked else path)}", status_code=303)
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         limit = self._settings.maximum_upload_bytes if is_upload(scope["path"]) else SMALL_BODY_BYTES
@@ -214,6 +225,11 @@ class Guard:
             return message
 
         return receive_limited
+
+
+def _last(headers: Headers, name: str) -> str:
+    """The last entry of a list that every proxy on the way adds to: what comes before is anybody's word."""
+    return ",".join(headers.getlist(name)).rsplit(",", 1)[-1].strip()
 
 
 def log_in(access: Access, record: Record, name: str, password: str, address: str) -> ConsoleUser | None:
@@ -264,7 +280,7 @@ def _with_headers(scope: Scope, send: Send, *, is_https: bool) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
+            for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             if not is_asset:
                 headers.setdefault("cache-control", "no-store")

@@ -28,6 +28,7 @@ router = APIRouter(include_in_schema=False)
 _LINES = 50
 _PICTURE_SIZE = 1200
 _THUMBNAIL_SIZE = 480
+_DAY = timedelta(days=1)
 _PICTURES = (ResultKind.MONTAGE, ResultKind.SINGLE)
 
 
@@ -52,7 +53,7 @@ def show_worklist(  # noqa: PLR0917 - FastAPI passes them by name
         calling_ae_title=sender or None,
         finding=Finding(finding) if finding in set(Finding) else None,
         received_from=begins,
-        received_before=None if begins is None else begins + timedelta(days=1),
+        received_before=None if begins is None else begins + _DAY,
         # An address may hold anything; what can be no pseudonym finds nothing.
         accession_pseudonym=(accession if is_pseudonym(accession) else "none") if accession else None,
     )
@@ -114,14 +115,17 @@ def show_instance(request: Request, instance_id: InstanceId, services: OpenServi
 def show_picture(
     instance_id: InstanceId, number: int, services: OpenServices, _visitor: AnyVisitor, small: bool = False
 ) -> Response:
-    """A result picture as PNG."""
+    """A result picture as PNG.
+
+    Pages name its digest too: a browser keeps what it was given, and after a recall the number is another picture's.
+    """
     detail = services.admin.show(str(instance_id))
     if not 0 <= number < len(detail.results) or detail.results[number].kind not in _PICTURES:
         raise HTTPException(404, "there is no such picture")
-    file = detail.results[number].file
-    if not file.exists():
+    found = detail.results[number]
+    if not found.file.exists():
         raise HTTPException(404, "the file is gone: retention has removed it")
-    content = picture(file, _THUMBNAIL_SIZE if small else _PICTURE_SIZE)
+    content = picture(found, _THUMBNAIL_SIZE if small else _PICTURE_SIZE)
     return Response(content, media_type="image/png", headers={"cache-control": "private, max-age=300"})
 
 
@@ -143,7 +147,7 @@ def change(
 def _page(request: Request, services: Services, instance_id: int, *, problem: str = "", done: str = "") -> Response:
     detail = services.admin.show(str(instance_id))
     reports = [
-        (number, one, report(one.file))
+        (number, one, report(one))
         for number, one in enumerate(detail.results)
         if one.kind not in _PICTURES and one.file.exists() and _is_first(detail.results, number)
     ]
@@ -163,13 +167,18 @@ def _page(request: Request, services: Services, instance_id: int, *, problem: st
 
 
 def _is_first(results: tuple[ResultRecord, ...], number: int) -> bool:
-    """Alternatives of one report say the same: one of them is shown."""
-    same = [one for one in results[:number] if (one.kind, one.model) == (results[number].kind, results[number].model)]
-    return not same
+    """Alternatives of one report say the same: one of them is shown. What an earlier analysis said is another one."""
+
+    def report_of(one: ResultRecord) -> tuple[ResultKind, str | None, bool]:
+        return one.kind, one.model, one.is_superseded
+
+    return report_of(results[number]) not in map(report_of, results[:number])
 
 
 def _day(text: str) -> datetime | None:
+    """Beginning of a day; None for what is none, and for the last one that there is: it has no end."""
     try:
-        return datetime.combine(datetime.strptime(text, "%Y-%m-%d").date(), time.min, UTC)  # noqa: DTZ007 - a date only
+        begins = datetime.combine(datetime.strptime(text, "%Y-%m-%d").date(), time.min, UTC)  # noqa: DTZ007 - a date only
     except ValueError:
         return None
+    return begins if begins < datetime.max.replace(tzinfo=UTC) - _DAY else None

@@ -12,6 +12,7 @@ from starlette.responses import FileResponse, Response
 
 from scp_node.console.access import Visitor
 from scp_node.console.answers import LARGEST_ID, Details, Happened, InstanceList, Listed, Result, Search
+from scp_node.console.reading import content_of
 from scp_node.console.requests import AnyVisitor, OpenServices, Operator
 from scp_node.console.services import Services
 from scp_node.errors import JobStateError
@@ -173,6 +174,7 @@ def details_of(detail: InstanceDetail) -> Details:
                 kind=one.kind,
                 model=one.model,
                 size_bytes=one.size_bytes,
+                is_superseded=one.is_superseded,
                 confirmations=one.confirmations,
             )
             for one in detail.results
@@ -213,6 +215,8 @@ def _dicom(services: Services, visitor: Visitor, detail: InstanceDetail, found: 
     name = "source" if found is None else "_".join(filter(None, (found.kind.value, found.model)))
     if not file.exists():
         raise HTTPException(404, "the file is gone: retention has removed it")
+    if found is not None:
+        content_of(found)
     with acting_as(visitor.name, visitor.address):
         services.admin.note_download(detail, found)
     services.record(visitor, "download", subject=detail.instance.sop_instance_uid, after=name)

@@ -17,6 +17,9 @@ from scp_node.jobs.user_actions import LOG_OUT
 
 router = APIRouter(include_in_schema=False)
 
+_LONGEST_TARGET = 500
+"""Characters of the page that a log-in leads to."""
+
 
 @router.get("/login")
 def show(request: Request, services: OpenServices, next: str = "/") -> Response:
@@ -32,7 +35,7 @@ async def log_in(
     services: OpenServices,
     name: Annotated[str, Form(max_length=64)] = "",
     password: Annotated[str, Form(max_length=1024)] = "",
-    next: Annotated[str, Form(max_length=500)] = "/",
+    next: Annotated[str, Form(max_length=_LONGEST_TARGET)] = "/",
 ) -> Response:
     """Begin a session, or say that it was wrong; never what was wrong."""
     address: str = request.state.address
@@ -85,7 +88,9 @@ async def log_out(
 
 
 def _own(target: str) -> str:
-    """A path of this console; anything else becomes the first page."""
+    """A page of this console; anything else becomes the first one."""
     parts = urlsplit(target)
     is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/") and not target.startswith("//")
-    return parts.path if is_own and "\\" not in target else "/"
+    if not is_own or "\\" in target or len(target) > _LONGEST_TARGET:
+        return "/"
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path

@@ -23,6 +23,7 @@ from scp_node.security.certificates import CertificateInUse, certificates_in_use
 router = APIRouter(include_in_schema=False)
 
 _DEAD_LETTERS = 20
+_ACTIONS = 200
 _SPANS = {"hour": (3600.0, 60), "day": (86400.0, 96)}
 
 
@@ -94,9 +95,10 @@ async def activity(request: Request, services: OpenServices, _visitor: Administr
 
     def read() -> tuple[user_actions.UserAction, ...]:
         with services.reading() as connection:
-            return user_actions.recent(connection, limit=200)
+            return user_actions.recent(connection, limit=_ACTIONS + 1)
 
-    return render(request, "activity.html", {"actions": await anyio.to_thread.run_sync(read)})
+    found = await anyio.to_thread.run_sync(read)
+    return render(request, "activity.html", {"actions": found[:_ACTIONS], "has_more": len(found) > _ACTIONS})
 
 
 def _certificates(services: Services) -> list[tuple[CertificateInUse, str]]:

@@ -14,6 +14,8 @@ from starlette.responses import HTMLResponse
 from scp_node.console import charts
 from scp_node.console.access import Visitor
 from scp_node.console.texts import LANGUAGES, speaker, translator
+from scp_node.figures import agreeing
+from scp_node.jobs.records import PredictionRecord
 
 FOLDER = Path(__file__).parent
 THEMES = ("dark", "light")
@@ -84,7 +86,7 @@ def environment() -> Environment:
         "decimal": decimal,
         "thousands": lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
     }
-    made.globals |= {"charts": charts, "asset": _asset}
+    made.globals |= {"charts": charts, "asset": _asset, "percents": percents}
     return made
 
 
@@ -127,6 +129,14 @@ def size(value: float | None) -> str:
 def percent(value: float | None, decimals: int = 1) -> str:
     """A share of one in percent."""
     return "–" if value is None else f"{value * 100:.{decimals}f} %"
+
+
+def percents(said: PredictionRecord) -> tuple[str, str]:
+    """Probability and threshold in percent, with as many digits as it takes not to contradict the verdict."""
+    probability, threshold = agreeing(
+        said.probability, said.threshold, is_positive=said.is_positive, decimals=1, in_percent=True
+    )
+    return f"{probability} %", f"{threshold.rstrip('0').rstrip('.')} %"
 
 
 def decimal(value: float | None) -> str:

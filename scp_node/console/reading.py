@@ -1,9 +1,9 @@
 """What pages show of files: the models' cards, result pictures as PNG, reports as nested text. Blocks: for threads."""
 
+import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pydicom
@@ -12,10 +12,15 @@ from pydicom import Dataset
 
 from config.settings import NodeSettings
 from inference.models.checkpoint import Manifest, default_folder, read_manifests
+from scp_node.jobs.records import ResultRecord
 
 _DEEPEST = 12
 """Levels of a report that are shown; the node's own have five."""
 _LONGEST = 2000
+
+
+class DamagedError(Exception):
+    """A stored result is not what this node wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,11 @@ class Line:
 
 @dataclass(slots=True)
 class Report:
-    """A structured report in words."""
+    """A structured report in words; ``problem``: why it cannot be read."""
 
     title: str
     lines: list[Line] = field(default_factory=list)
+    problem: str = ""
 
 
 def models_of(settings: NodeSettings) -> tuple[Manifest, ...]:
@@ -49,9 +55,9 @@ def card_of(settings: NodeSettings, name: str) -> str | None:
     return file.read_text(encoding="utf-8") if file.exists() else None
 
 
-def picture(file: Path, longest: int) -> bytes:
-    """A Secondary Capture of this node's own as PNG, not larger than that."""
-    dataset = pydicom.dcmread(file)
+def picture(result: ResultRecord, longest: int) -> bytes:
+    """A Secondary Capture of this node's own as PNG, not larger than that; raises DamagedError."""
+    dataset = _read(result)
     image = Image.fromarray(dataset.pixel_array)
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -59,12 +65,33 @@ def picture(file: Path, longest: int) -> bytes:
     return buffer.getvalue()
 
 
-def report(file: Path) -> Report:
+def report(result: ResultRecord) -> Report:
     """Read a structured report of this node's own."""
-    dataset = pydicom.dcmread(file)
+    try:
+        dataset = _read(result)
+    except DamagedError as error:
+        return Report(title="", problem=str(error))
     made = Report(title=_meaning(dataset, "ConceptNameCodeSequence"))
     made.lines += _lines(dataset, 0)
     return made
+
+
+def content_of(result: ResultRecord) -> bytes:
+    """The object, if it is still the one that was written; raises DamagedError.
+
+    Anything else might show anything, or end in any error.
+    """
+    try:
+        content = result.file.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"the stored file cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != result.sha256:
+        raise DamagedError("the stored file is damaged: it is not what was written")
+    return content
+
+
+def _read(result: ResultRecord) -> Dataset:
+    return pydicom.dcmread(io.BytesIO(content_of(result)))
 
 
 def _lines(dataset: Dataset, depth: int) -> Iterator[Line]:

@@ -94,9 +94,10 @@ async def store(request: Request, services: OpenServices, visitor: Operator) -> 
     finally:
         if part is not None:
             part.discard()
+        # Also of a body that breaks off: what came before it is stored.
+        await anyio.to_thread.run_sync(_record, services, visitor, stored)
     if not stored:
         return problem(400, "the body has no parts")
-    await anyio.to_thread.run_sync(_record, services, visitor, stored)
     good = sum(1 for one in stored if one.answer.status is Status.SUCCESS)
     status = 200 if good == len(stored) else 202 if good else 409
     return JSONResponse(_response(stored), status_code=status, media_type="application/dicom+json")

@@ -1,9 +1,9 @@
 """Uploaded files on their short way: into a private folder while they arrive, judged, gone. Opens ZIP files too."""
 
+import io
 import re
 import secrets
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -15,10 +15,14 @@ import anyio.to_thread
 from starlette.requests import Request
 
 from scp_node.console.multipart import MultipartError, PartBegins, PartData, display_name, read_parts
+from scp_node.private_folder import PrivateFolder
 
+_PREFIX = "scp-node-uploads-"
 _WRITE_BYTES = 1 << 20
 _MAXIMUM_RATIO = 200
 """An entry that unpacks to more than this many times its size is a bomb: radiographs compress to a third."""
+_MAXIMUM_DIRECTORY_BYTES = 16 << 20
+"""Of a ZIP file's list of what is in it: 100,000 files have half of that; it is read at once."""
 _IGNORED = re.compile(r"(^|/)(__MACOSX/|\.|DICOMDIR$|Thumbs\.db$)")
 
 
@@ -32,25 +36,33 @@ class Upload:
         As the sender calls it; for people only.
     problem
         Why it cannot be judged although it came; empty when it can.
+    is_entry
+        Whether it came inside a ZIP file.
     """
 
     name: str
     file: Path
     size_bytes: int
     problem: str = ""
+    is_entry: bool = False
+
+
+class UploadError(Exception):
+    """What comes cannot be kept until it is judged."""
 
 
 class Uploads:
-    """The folder of uploads of one process; emptied when the process ends or begins anew."""
+    """The folder of uploads of one process; gone with the process, at the latest when another one begins."""
 
     def __init__(self, *, maximum_files: int, maximum_bytes: int) -> None:
         self._maximum_files = maximum_files
         self._maximum_bytes = maximum_bytes
-        self.root = Path(tempfile.mkdtemp(prefix="scp-node-console-"))
+        self._folder = PrivateFolder(_PREFIX)
+        self.root = self._folder.path
 
     def close(self) -> None:
         """Remove everything."""
-        shutil.rmtree(self.root, ignore_errors=True)
+        self._folder.close()
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
@@ -69,6 +81,8 @@ class Uploads:
         ------
         MultipartError
             No form with files.
+        UploadError
+            They cannot be written.
         """
         uploads: list[Upload] = []
         name: str | None = None
@@ -108,7 +122,7 @@ class Uploads:
 
     def _entries(self, upload: Upload, folder: Path) -> Iterator[Upload]:
         try:
-            with zipfile.ZipFile(upload.file) as archive:
+            with _Archive(io.FileIO(upload.file)) as file, zipfile.ZipFile(file) as archive:
                 infos = [one for one in archive.infolist() if not one.is_dir() and not _IGNORED.search(one.filename)]
                 if not infos:
                     yield Upload(name=upload.name, file=folder / "none", size_bytes=0, problem="the ZIP file is empty")
@@ -122,6 +136,9 @@ class Uploads:
                         return
                     left -= entry.size_bytes
                     yield entry
+        except _TooManyFilesError:
+            problem = "the ZIP file holds far more files than are taken"
+            yield Upload(name=upload.name, file=folder / "none", size_bytes=0, problem=problem)
         except (zipfile.BadZipFile, OSError, ValueError):
             yield Upload(name=upload.name, file=folder / "none", size_bytes=0, problem="the ZIP file is damaged")
 
@@ -130,7 +147,7 @@ class Uploads:
 
         def refused(problem: str, size: int = 0) -> Upload:
             target.unlink(missing_ok=True)
-            return Upload(name=name, file=target, size_bytes=size, problem=problem)
+            return Upload(name=name, file=target, size_bytes=size, problem=problem, is_entry=True)
 
         if info.flag_bits & 1:
             return refused("is encrypted inside the ZIP file")
@@ -145,9 +162,25 @@ class Uploads:
                     if size > _WRITE_BYTES and size > _MAXIMUM_RATIO * max(1, info.compress_size):
                         return refused("unpacks to far more than its size, as no radiograph does", size)
                     unpacked.write(piece)
+        except OSError as error:
+            return refused(f"cannot be unpacked: {error.strerror or error}", size)
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError):
             return refused("cannot be unpacked from the ZIP file", size)
-        return Upload(name=name, file=target, size_bytes=size)
+        return Upload(name=name, file=target, size_bytes=size, is_entry=True)
+
+
+class _TooManyFilesError(Exception):
+    """The list of what is in a ZIP file is too long."""
+
+
+class _Archive(io.BufferedReader):
+    """An opened ZIP file: `zipfile` reads its list of files in one piece, however long, before it tells of any."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, but not so much at once."""
+        if size is not None and size > _MAXIMUM_DIRECTORY_BYTES:
+            raise _TooManyFilesError
+        return super().read(size)
 
 
 def _is_zip(file: Path) -> bool:
@@ -158,7 +191,10 @@ def _is_zip(file: Path) -> bool:
 async def _append(path: Path, buffer: bytearray) -> None:
     content = bytes(buffer)
     buffer.clear()
-    await anyio.to_thread.run_sync(_write, path, content)
+    try:
+        await anyio.to_thread.run_sync(_write, path, content)
+    except OSError as error:
+        raise UploadError(f"what is uploaded cannot be kept: {error.strerror or error}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -1,19 +1,17 @@
 """One child process and the parent's end of its socket: JSON, one message a line."""
 
-import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
+
+from scp_node.private_folder import PrivateFolder
 
 _MAXIMUM_ANSWER_BYTES = 16 * 2**20
 _PREFIX = "scp-node-child-"
@@ -58,10 +56,10 @@ class Child:
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        _remove_left_behind()
-        self.temporary, self._lock = _temporary_folder()
+        self._folder = PrivateFolder(_PREFIX)
+        self.temporary = self._folder.path
         with ExitStack() as undoing:
-            undoing.callback(self._remove_temporary)
+            undoing.callback(self._folder.close)
             self._socket, theirs = socket.socketpair()
             undoing.callback(self._socket.close)
             with theirs:
@@ -116,14 +114,8 @@ class Child:
             self.process.kill()
         code = self.process.wait()
         self._socket.close()
-        self._remove_temporary()
+        self._folder.close()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-    def _remove_temporary(self) -> None:
-        if self._lock >= 0:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-            os.close(self._lock)
-            self._lock = -1
 
     def how_it_ended(self) -> str:
         """For a child whose socket is closed: it is dead or about to be."""
@@ -132,34 +124,3 @@ class Child:
         except subprocess.TimeoutExpired:
             return "it closed its socket; " + self.end()
         return self.end()
-
-
-def _temporary_folder() -> tuple[Path, int]:
-    """Make a folder, and lock it for as long as this process lives or keeps the descriptor that is returned with it."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        except FileNotFoundError:  # another process has just taken it for one that was left behind
-            continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if folder.is_dir():
-            return folder, lock
-        os.close(lock)
-
-
-def _remove_left_behind() -> None:
-    """Remove folders whose processes were killed: nobody holds their lock any more."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:  # gone by now, or somebody else's
-            continue
-        try:
-            if os.fstat(lock).st_uid == os.geteuid():
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(lock)

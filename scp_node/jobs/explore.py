@@ -33,7 +33,7 @@ from scp_node.errors import ResultError
 from scp_node.jobs.loading import open_engine
 from scp_node.jobs.model_messages import Ask
 from scp_node.results.catalog import build_results
-from scp_node.results.overlay import montage, single
+from scp_node.results.overlay import montage, pixel_aspect, single, square
 from scp_node.results.recognition import is_own_result
 
 _MAP_SIZE = 256
@@ -117,7 +117,7 @@ class Explorer:
             "predictions": []
             if analysis is None
             else [_prediction(one, found.image, picture_size) for one in analysis.predictions],
-            "picture": _picture(found.image, picture_size),
+            "picture": _picture(found, picture_size),
             "objects": found.objects,
             "duration_s": round(time.perf_counter() - began, 4),
         }
@@ -253,13 +253,17 @@ def _prediction(prediction: Prediction, image: ChestImage | None, picture_size: 
     return made
 
 
-def _picture(image: ChestImage | None, size: int) -> dict[str, Any] | None:
-    if image is None or not size:
+def _picture(found: _Findings, size: int) -> dict[str, Any] | None:
+    """The radiograph with square pixels, as the node's own pictures have it; the page lays the maps over all of it."""
+    if found.image is None or found.header is None or not size:
         return None
-    values = image.display_values
-    rows, columns = _fitting(values.shape, size)
+    values = found.image.display_values
+    rows, columns = _fitting(square(values.shape, pixel_aspect(found.header)), size)
     if (rows, columns) != values.shape:
-        values = np.asarray(cv2.resize(values, (columns, rows), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        # INTER_AREA averages where it reduces and repeats pixels where it enlarges.
+        is_reduced = rows <= values.shape[0] and columns <= values.shape[1]
+        method = cv2.INTER_AREA if is_reduced else cv2.INTER_LINEAR
+        values = np.asarray(cv2.resize(values, (columns, rows), interpolation=method), dtype=np.uint8)
     return {"rows": rows, "columns": columns, "png": _encoded(values)}
 
 

@@ -90,7 +90,7 @@ def geometry_of(analysis: Analysis, settings: SecondaryCaptureSettings) -> Geome
 
 def geometry(shape: tuple[int, ...], settings: SecondaryCaptureSettings, aspect: float = 1.0) -> Geometry:
     """Geometry of a single for a radiograph of this size, and of pixels as ``pixel_aspect`` gives them."""
-    sides = _square(shape, aspect)
+    sides = square(shape, aspect)
     longest, smallest = max(sides), min(SMALLEST_SIDE, settings.maximum_size)
     factor = ceil(longest / settings.maximum_size)
     # By a whole factor: each pixel is the mean of a block of the radiograph's, none is mixed from parts.
@@ -203,7 +203,7 @@ def montage(analysis: Analysis, settings: SecondaryCaptureSettings) -> NDArray[n
     (rows, columns, 3) uint8 RGB; both sizes even.
     """
     values = analysis.image.display_values
-    sides = _square(values.shape, pixel_aspect(analysis.header))
+    sides = square(values.shape, pixel_aspect(analysis.header))
     scale = settings.panel_size / max(sides)
     rows, columns = (max(1, round(side * scale)) for side in sides)
     panel = _resampled(values, rows, columns)
@@ -262,7 +262,7 @@ def _blended(colormap: str, alpha: float) -> tuple[NDArray[np.uint8], ...]:
     )
 
 
-def _square(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
+def square(shape: tuple[int, ...], aspect: float) -> tuple[int, int]:
     """Rows and columns that show a radiograph with square pixels and lose none of its own."""
     rows, columns = shape
     return (round(rows * aspect), columns) if aspect > 1 else (rows, round(columns / aspect))

@@ -76,15 +76,16 @@ def damaged(tmp_path_factory, radiograph) -> Path:
 
 
 @pytest.fixture(scope="package")
-def node(tmp_path_factory, radiograph, damaged):
+def node(tmp_path_factory, radiograph, damaged, free_port):
     """A node with everything in one process; one radiograph delivered, one damaged one given up."""
     folder = tmp_path_factory.mktemp("node")
-    receiver_port, console_port = _free_ports(2)
+    receiver_port, console_port = free_port(), free_port()
     config = folder / "node.toml"
     config.write_text(
         f"""
         [receiver]
         port = {receiver_port}
+        acse_timeout_s = 30
         [console]
         port = {console_port}
         [analysis]
@@ -187,14 +188,6 @@ def new_page(browser):
     finally:
         context.close()
     assert [one for one in said if "status of 4" not in one] == []
-
-
-def _free_ports(count):
-    import socket
-
-    with contextlib.ExitStack() as stack:
-        listening = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in listening]
 
 
 def _wait_alive(client, process, log):

@@ -1,7 +1,10 @@
 """Who may use the console, and what a hostile request meets."""
 
 import base64
+import html
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -49,6 +52,36 @@ def test_without_a_log_in_nothing_answers(guarded_client, node):
             assert answer.headers["location"].startswith("/login?next="), path
         else:
             assert answer.status_code == 401, (method, path)
+
+
+def test_a_page_whose_session_is_over_leads_to_the_log_in(guarded_client):
+    """And no browser asks for the password in a window of its own, as it does when it is told of Basic."""
+    part = guarded_client.post("/instances/1/retry", headers={"hx-request": "true"})
+    assert (part.status_code, part.headers.get("hx-refresh")) == (401, "true")
+    script = guarded_client.post("/api/v1/analyze", headers={"x-csrf-token": "x" * 43})
+    form = guarded_client.post("/worklist", data={"uid": "1.2"}, headers={"accept": "text/html"})
+    assert script.status_code == 401
+    assert (form.status_code, form.headers.get("location")) == (303, "/login")
+    for one in (part, script, form):
+        assert "www-authenticate" not in one.headers
+    assert "www-authenticate" in guarded_client.post("/api/v1/analyze").headers
+
+
+def test_a_log_in_leads_to_the_page_that_was_asked_for_with_its_filter(guarded_client):
+    asked = "/worklist?state=dead_letter&uid=1.2"
+    sent = guarded_client.get(asked).headers["location"]
+    [to] = re.findall(r'name="next" value="([^"]+)"', guarded_client.get(sent).text)
+    too_long = guarded_client.get(f"/worklist?uid={'1' * 2000}").headers["location"]
+    assert 'name="next" value="/"' in guarded_client.get(too_long).text
+    answer = guarded_client.post("/login", data={"name": "viewer", "password": PASSWORD, "next": html.unescape(to)})
+    assert answer.headers["location"] == asked
+
+
+def test_monitors_may_ask_for_the_head_only(node):
+    for path in ("/health/live", "/health/ready", "/metrics", "/worklist"):
+        answer = node.client.head(path)
+        assert answer.status_code in (200, 503), path
+        assert answer.content == b""
 
 
 def test_programs_log_in_with_each_request(guarded_client):
@@ -169,6 +202,24 @@ def test_a_password_cannot_be_guessed_quickly():
     assert access.verify("anna", PASSWORD, "192.0.2.1") == user
 
 
+def test_a_password_cannot_be_guessed_by_many_at_once():
+    user = ConsoleUser(name="anna", role=Role.VIEWER, password_hash=hash_password(PASSWORD))
+    access = Access(ConsoleSettings(users=(user,)))
+    ready = threading.Barrier(12)
+
+    def guess(_):
+        ready.wait()
+        try:
+            return access.verify("anna", "a wrong password", "192.0.2.1")
+        except TooManyAttemptsError:
+            return "wait"
+
+    with ThreadPoolExecutor(12) as pool:
+        said = list(pool.map(guess, range(12)))
+    assert said.count(None) == 5
+    assert said.count("wait") == 7
+
+
 def test_sessions_end():
     now = [0.0]
     settings = ConsoleSettings(users=(ConsoleUser(name="anna", role=Role.VIEWER),), session_idle_s=60)
@@ -247,7 +298,7 @@ def behind_proxy(client, headers=(), **settings):
         app = Guard(inner, settings=console, access=Access(console), record=lambda *_: None)
         transport = httpx.ASGITransport(app=app, client=(client, 4711))
         async with httpx.AsyncClient(transport=transport, base_url="http://cxr.hospital.example") as asking:
-            return await asking.get("/api/v1/queues", headers=dict(headers))
+            return await asking.get("/api/v1/queues", headers=headers)
 
     return anyio.run(ask)
 
@@ -260,6 +311,13 @@ def test_a_trusted_proxy_names_user_address_and_scheme():
     # The last address is the one that the proxy saw itself; those before it anybody may have made up.
     assert answer.text == "anna operator 192.0.2.7 https"
     assert "max-age" in answer.headers["strict-transport-security"]
+
+
+def test_what_a_visitor_says_of_himself_is_not_what_the_proxy_says():
+    """A proxy may add its header below the visitor's own (HAProxy's forwardfor does) instead of replacing that."""
+    own = [("x-forwarded-for", "192.0.2.66"), ("x-forwarded-proto", "http")]
+    assert behind_proxy("10.1.2.1", [*own, *PROXIED.items()]).text == "anna operator 192.0.2.7 https"
+    assert behind_proxy("10.1.2.1", [("x-user", "anna"), ("x-user", "berta")]).status_code == 401
 
 
 def test_nobody_else_can_name_a_user():

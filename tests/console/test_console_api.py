@@ -22,28 +22,31 @@ pytestmark = pytest.mark.timeout(1200)
 
 def test_the_node_is_alive_and_ready(node):
     assert node.client.get("/health/live").json() == {"status": "alive"}
-    answer = node.client.get("/health/ready")
-    assert answer.status_code == 200, answer.text
+    # A worker that this machine holds up may just have missed a beat.
+    deadline = time.monotonic() + 60
+    while (answer := node.client.get("/health/ready")).status_code != 200:
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.2)
     assert {check["name"] for check in answer.json()["checks"]} == {"database", "worker", "work", "disk"}
 
 
 def test_metrics_count_what_happened_and_name_no_patient(node, radiograph):
-    # Events are counted when they have settled: a node that has just started has none.
-    deadline = time.monotonic() + 60
-    text = ""
-    while not re.search(r'scp_node_events_total\{event="received"\} [2-9]', text):
-        assert time.monotonic() < deadline, text
-        time.sleep(0.2)
-        text = node.client.get("/metrics").text
-    for line in (
+    lines = (
+        r'scp_node_events_total\{event="received"\} ([2-9]|\d\d)',
         r'scp_node_instances\{state="delivered"\} [1-9]',
         r'scp_node_not_judged\{reason="unreadable",state="dead_letter"\} [1-9]',
         r'scp_node_destination_up\{destination="archive"\} 1.0',
         r'scp_node_ready\{check="worker"\} 1.0',
         r"scp_node_disk_free_bytes \d",
         r'scp_node_analysis_seconds_bucket\{le="\+Inf"\}',
-    ):
-        assert re.search(line, text), line
+    )
+    # Events are counted when they have settled: a node that has just started has none.
+    deadline = time.monotonic() + 60
+    text = ""
+    while missing := [line for line in lines if not re.search(line, text)]:
+        assert time.monotonic() < deadline, (missing, text)
+        time.sleep(0.2)
+        text = node.client.get("/metrics").text
     dataset = pydicom.dcmread(radiograph)
     for value in (dataset.PatientID, dataset.SOPInstanceUID, dataset.StudyInstanceUID, str(dataset.PatientName)):
         assert not value or str(value) not in text

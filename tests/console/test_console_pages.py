@@ -138,6 +138,32 @@ def test_a_dead_letter_is_retried_from_the_operations_page(page, node, damaged):
     ).items()
 
 
+def test_a_page_follows_an_instance_that_was_taken_up_again(page, node, damaged):
+    number = node.wait_for(pydicom.dcmread(damaged).SOPInstanceUID, "dead_letter")
+    page.goto(f"{node.address}/instances/{number}")
+    chip = page.locator(".head .chip")
+    expect(chip).to_have_text("given up")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.get_by_text("Taken up again.")).to_be_visible()
+    # Nobody touches the page: it says by itself how that ended.
+    expect(page.get_by_text("Taken up again.")).to_have_count(0)
+    expect(chip).to_have_text("given up")
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
+    assert page.locator("[data-refresh]").count() == 0
+
+
+def test_a_day_can_be_typed(page, node):
+    """The browser tells of each digit of the year: 0002, 0020, 0202."""
+    page.goto(f"{node.address}/worklist")
+    asked = []
+    page.on("framenavigated", lambda frame: asked.append(frame.url))
+    page.locator("#day").focus()
+    with page.expect_navigation():
+        page.keyboard.type("12312025", delay=200)
+    expect(page.locator("#lines")).to_contain_text("Nothing matches")
+    assert [re.sub(r".*/worklist", "", one) for one in asked] == ["?day=2025-12-31"]
+
+
 def test_an_instance_is_found_and_shows_pictures_report_and_history(page, node, radiograph):
     uid = str(pydicom.dcmread(radiograph).SOPInstanceUID)
     page.goto(f"{node.address}/worklist")

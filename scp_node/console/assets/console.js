@@ -82,6 +82,8 @@ document.addEventListener("htmx:afterSwap", (event) => localTimes(event.detail.t
 // A filter is applied as soon as it is chosen.
 document.addEventListener("change", (event) => {
   const form = event.target.closest("form[data-apply]");
+  // A date that is being typed goes through the years 2, 20 and 202.
+  if (event.target.matches("input[type=date]") && event.target.value && event.target.value < "1900") return;
   if (form && event.target.matches("select, input[type=date]")) form.requestSubmit();
 });
 document.addEventListener("submit", (event) => {

@@ -18,7 +18,6 @@
     element.append(...children);
     return element;
   };
-  const percent = (value, decimals = 1) => `${(value * 100).toFixed(decimals)} %`;
   const headers = () => (document.body.dataset.csrf ? { "X-CSRF-Token": document.body.dataset.csrf } : {});
   const say = (text) => { find("trouble").textContent = text; find("trouble").hidden = !text; };
 
@@ -34,14 +33,17 @@
     return text;
   }
 
-  // As many decimals as it takes not to contradict the verdict.
-  function probability(one) {
-    for (let decimals = 1; decimals <= 6; decimals++) {
-      const text = (one.probability * 100).toFixed(decimals);
-      if (Number(text) >= Number((one.threshold * 100).toFixed(4)) === one.is_positive) return `${text} %`;
+  // Probability and threshold with as many decimals as it takes not to contradict the verdict.
+  function percents(one) {
+    let said, mark;
+    for (let decimals = 1; decimals <= 13; decimals++) {
+      said = (one.probability * 100).toFixed(decimals);
+      mark = Number((one.threshold * 100).toFixed(Math.max(4, decimals)));
+      if (Number(said) >= mark === one.is_positive) break;
     }
-    return percent(one.probability, 6);
+    return [`${said} %`, `${mark} %`];
   }
+  const probability = (one) => percents(one)[0];
 
   // --- files in -------------------------------------------------------------------------------------------------------
 
@@ -71,8 +73,10 @@
   function send(item) {
     return new Promise((resolve) => {
       const request = new XMLHttpRequest();
+      const asked = item.name;
       let read = 0;
       let target = item;
+      let isComplete = false;
       const take = (line) => {
         if (!line) return;
         const event = JSON.parse(line);
@@ -80,15 +84,25 @@
         else if (event.event === "judging") {
           // A ZIP file becomes as many lines as it has files.
           if (event.number > 1) {
+            // After the one before it, also where that has been cleared away.
+            const index = Math.max(items.indexOf(target), items.indexOf(item)) + 1;
             target = { name: event.name, file: null, status: "judging", progress: 0, result: null };
-            items.splice(items.indexOf(item) + event.number - 1, 0, target);
-          } else if (event.name !== item.name) {
+            items.splice(index, 0, target);
+            if (state.selected >= index) state.selected++;
+            else if (state.selected < 0) state.selected = index;
+          } else if (event.is_entry) {
             item.name = event.name;
             item.file = null;
           }
           status(target, "judging");
         } else if (event.event === "judged") finish(target, event);
         else if (event.event === "failed") finish(target, problem(target.name, event.detail));
+        if (event.event === "end" || event.event === "failed") isComplete = true;
+      };
+      // The answer broke off: what was being judged is not, and what would have come after it nobody knows.
+      const lose = () => {
+        if (target.result) say(`${asked}: ${texts.offline}`);
+        else finish(target, problem(target.name, texts.offline));
       };
       const readOn = () => {
         const lines = request.responseText.slice(read).split("\n");
@@ -106,12 +120,14 @@
       };
       request.onprogress = () => { if (request.status === 200) readOn(); };
       request.onload = () => {
-        if (request.status === 200) readOn();
-        else if (request.status === 401) location.reload();
+        if (request.status === 200) {
+          readOn();
+          if (!isComplete) lose();
+        } else if (request.status === 401) location.reload();
         else finish(item, problem(item.name, detailOf(request.responseText)));
         resolve();
       };
-      request.onerror = () => { finish(item, problem(item.name, texts.offline)); resolve(); };
+      request.onerror = () => { lose(); resolve(); };
       const form = new FormData();
       form.append("file", item.file, item.name);
       status(item, "uploading");
@@ -127,6 +143,7 @@
     try {
       const answer = await fetch(`/api/v1/instances/${instance}/analyze?pictures=true`, { method: "POST", headers: headers() });
       const text = await answer.text();
+      if (answer.status === 401) location.reload();
       finish(item, answer.ok ? JSON.parse(text) : problem(item.name, detailOf(text)));
     } catch {
       finish(item, problem(item.name, texts.offline));
@@ -136,6 +153,16 @@
 
   function detailOf(text) {
     try { return JSON.parse(text).detail; } catch { return text.slice(0, 200) || texts.offline; }
+  }
+
+  // Failure Reason (0008,1197) of the Failed SOP Sequence (0008,1198), see PS3.18 I.2.2; other answers have a sentence.
+  function refusalOf(text) {
+    try {
+      const reason = JSON.parse(text)["00081198"].Value[0]["00081197"].Value[0];
+      return texts.refused.replace("{status}", reason.toString(16).toUpperCase().padStart(4, "0"));
+    } catch {
+      return detailOf(text);
+    }
   }
 
   function problem(name, detail) {
@@ -280,7 +307,7 @@
       return make("figure", { class: "panel" }, view, make("figcaption", {}, make("div", { class: "title", text: texts.original })));
     }
     const verdict = make("span", { class: `verdict${one.is_positive ? " verdict-positive" : ""}`, text: one.is_positive ? texts.positive : texts.negative });
-    const mark = `${one.is_threshold_overridden ? texts.site : texts.threshold} ${percent(one.threshold, 1)}`;
+    const mark = `${one.is_threshold_overridden ? texts.site : texts.threshold} ${percents(one)[1]}`;
     return make("figure", { class: "panel", "data-prediction": one.model }, view, make("figcaption", {},
       make("div", { class: "line-1st" }, make("span", { class: "title", text: one.title }), make("span", { class: "quiet small", text: `${texts.version} ${one.version}` })),
       make("div", { class: "line-1st" }, make("span", { class: "probability", text: probability(one) }), verdict),
@@ -437,6 +464,7 @@
       const form = new FormData();
       form.append("file", item.file, item.name);
       const answer = await fetch("/api/v1/analyze/objects", { method: "POST", headers: headers(), body: form });
+      if (answer.status === 401) location.reload();
       if (!answer.ok) return detailOf(await answer.text());
       save(await answer.blob(), `${item.name.replace(/\.[^.]*$/, "")}-results.zip`);
       return "";
@@ -449,7 +477,8 @@
       const body = new Blob([`--${boundary}\r\nContent-Type: application/dicom\r\n\r\n`, item.file, `\r\n--${boundary}--\r\n`]);
       const type = `multipart/related; type="application/dicom"; boundary=${boundary}`;
       const answer = await fetch("/dicom-web/studies", { method: "POST", headers: { ...headers(), "Content-Type": type }, body });
-      return answer.ok ? texts.filed : detailOf(await answer.text());
+      if (answer.status === 401) location.reload();
+      return answer.ok ? texts.filed : refusalOf(await answer.text());
     });
   });
 
@@ -463,7 +492,11 @@
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     document.body.classList.remove("is-dragged");
-    add(event.dataTransfer.files);
+    // A folder comes as a file that cannot be read.
+    const dropped = [...event.dataTransfer.items].filter((one) => one.kind === "file");
+    const files = dropped.filter((one) => !one.webkitGetAsEntry()?.isDirectory).map((one) => one.getAsFile());
+    add(files);
+    if (files.length < dropped.length) say(texts.folder);
   });
   find("alpha").addEventListener("input", redraw);
   find("colormap").addEventListener("change", redraw);

@@ -134,6 +134,25 @@ def test_out_gets_pictures_and_for_dicom_the_result_objects(inputs, tmp_path):
     assert {dataset.StudyInstanceUID for dataset in objects.values()} == {source.StudyInstanceUID}
 
 
+def test_results_of_two_files_of_one_name_are_not_mixed(inputs, tmp_path):
+    """Reports of one patient must not lie beside pictures of another."""
+    out, own = tmp_path / "out", tmp_path / "out" / "chest" / "notes.dcm"
+    file = Path(shutil.copy(inputs / "RG1_UNCR.dcm", tmp_path / "chest.dcm"))
+    assert main(["analyze", str(file), "--out", str(out), "--json"]) == 0
+    assert (out / "chest" / "measurement_report.dcm").exists()
+    own.write_bytes(b"not ours")
+    assert main(["analyze", str(inputs / "chest.png"), "--out", str(out), "--json"]) == 0
+    assert sorted(file.name for file in (out / "chest").iterdir()) == ["montage.png", "notes.dcm", "resnet18.png"]
+
+
+def test_no_name_of_a_file_leads_out_of_the_folder(inputs, tmp_path):
+    file = Path(shutil.copy(inputs / "chest.png", tmp_path / "...png"))
+    out = tmp_path / "deep" / "out"
+    assert main(["analyze", str(file), "--out", str(out), "--json"]) == 0
+    assert sorted(one.name for one in (tmp_path / "deep").iterdir()) == ["out"]
+    assert sorted(one.name for one in (out / "file").iterdir()) == ["montage.png", "resnet18.png"]
+
+
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_computed(inputs, tmp_path, capsys, below):
     (tmp_path / "out").write_text("a file where the folder should be")
