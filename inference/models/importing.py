@@ -4,9 +4,10 @@ A ``.pth`` file is a pickle. It is only ever read with ``weights_only=True``, wh
 the file; what cannot be read that way is refused. Nothing is written before everything is checked.
 """
 
+import errno
 import hashlib
 import io
-import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ def import_weights(
     found = architecture_of(manifest)
     folder = checkpoints / name
     if folder.exists():
-        raise CheckpointError(name, f"{folder} exists already; choose another name or remove it")
+        raise _taken(folder)
     state = _tensors(content, file, name)
     del content
     network = found.build()
@@ -105,11 +106,26 @@ def import_weights(
             name, f"{file.name} does not fit {architecture}: {error.detail}{_hint(network, state, found)}"
         ) from error
     _try_out(network.eval(), input_spec, name, file)
+    return _write(folder, network, manifest)
+
+
+def _write(folder: Path, network: "nn.Module", manifest: Manifest) -> Manifest:
+    """Make the folder in one step: it is there whole or not at all, whoever imports the same name meanwhile."""
     try:
-        return write_checkpoint(folder, network.state_dict(), manifest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+            partial = Path(temporary) / folder.name
+            written = write_checkpoint(partial, network.state_dict(), manifest)
+            partial.rename(folder)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise CheckpointError(name, f"cannot write {folder}: {error.strerror}") from error
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _taken(folder) from error
+        raise CheckpointError(folder.name, f"cannot write {folder}: {error.strerror}") from error
+    return written
+
+
+def _taken(folder: Path) -> CheckpointError:
+    return CheckpointError(folder.name, f"{folder} exists already; choose another name or remove it")
 
 
 def _read(file: Path, name: str) -> bytes:
@@ -128,6 +144,9 @@ def _tensors(content: bytes, file: Path, name: str) -> "dict[str, Tensor]":
     """All tensors of the file, by the names the network gives them."""
     import torch
 
+    if damaged := _damaged_entry(content):
+        detail = f"{damaged!r:.80} does not match its checksum"
+        raise CheckpointError(name, f"{file.name} is damaged, or was saved without checksums: {detail}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they are about the speed of odd layouts, which are refused below
@@ -141,7 +160,7 @@ def _tensors(content: bytes, file: Path, name: str) -> "dict[str, Tensor]":
     if not isinstance(loaded, Mapping) or not loaded:
         raise CheckpointError(name, f"{file.name} holds no state dict")
     for key, value in loaded.items():
-        if not (isinstance(key, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided):
+        if not (isinstance(key, str) and isinstance(value, torch.Tensor) and _is_dense(value)):
             raise CheckpointError(name, f"{file.name} holds no state dict: {key!r:.80} is not a dense tensor")
     state: dict[str, Tensor] = dict(loaded)
     while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
@@ -149,8 +168,28 @@ def _tensors(content: bytes, file: Path, name: str) -> "dict[str, Tensor]":
     return state
 
 
+def _is_dense(tensor: "Tensor") -> bool:
+    """Whether it has a value for every place; one on the device `meta` has a shape only."""
+    import torch
+
+    return tensor.layout == torch.strided and not tensor.is_meta
+
+
+def _damaged_entry(content: bytes) -> str | None:
+    """Name of the first entry with another checksum than its file says, which PyTorch does not look at."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return archive.testzip()
+    except Exception:  # no archive of the usual kind: PyTorch's reader says what it makes of it
+        return None
+
+
 def _fault(content: bytes) -> str:
     """Why PyTorch does not read a file as tensors."""
+    if content[8:10] == b'{"':  # after the length of its header
+        return (
+            "looks like a safetensors file; save its tensors with torch.save(safetensors.torch.load_file(FILE), OTHER)"
+        )
     if not content.startswith(_ZIP_SIGNATURE):
         return "is no PyTorch weights file, or holds more than tensors, and is not opened"
     if not zipfile.is_zipfile(io.BytesIO(content)):

@@ -81,6 +81,10 @@ class Manifest:
         for key, text in (("title", self.title), ("version", self.version)):
             if not (text.strip() and len(text) <= 64 and text.isprintable() and "\\" not in text):
                 raise ValueError(f"{key} {text!r} needs 1 to 64 printable characters without backslash")
+        try:
+            self.training_data.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("training_data holds a character that UTF-8 cannot") from error
         if not (math.isfinite(self.threshold) and 0.0 < self.threshold < 1.0):
             raise ValueError(f"threshold {self.threshold} is not between 0 and 1")
         size = self.input
@@ -195,16 +199,23 @@ class _Fields:
         return self._take(key, int, "an integer")
 
     def number(self, key: str) -> float:
-        value = float(self._take(key, (int, float), "a number"))
-        if not math.isfinite(value):
-            raise ValueError(f"{self._prefix}{key} is not finite")
-        return value
+        return self._finite(key, self._take(key, (int, float), "a number"))
 
     def triple(self, key: str) -> tuple[float, float, float]:
         values = self._take(key, list, "a list of three numbers")
         if len(values) != 3 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
             raise ValueError(f"{self._prefix}{key} must be a list of three numbers")
-        return float(values[0]), float(values[1]), float(values[2])
+        first, second, third = (self._finite(key, value) for value in values)
+        return first, second, third
+
+    def _finite(self, key: str, value: float) -> float:
+        try:
+            number = float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"{self._prefix}{key} is not finite")
+        return number
 
     def rule(self, key: str) -> RenderRule:
         text = self.text(key)

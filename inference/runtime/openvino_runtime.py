@@ -1,5 +1,6 @@
 """Execution with OpenVINO on the CPU: one compiled graph gives logit and map; needs no PyTorch once it is compiled."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ class OpenvinoRuntime:
         if placement.precision not in _PRECISION:
             raise DeviceError(f"precision = {placement.precision!r} needs runtime = 'torch'")
         self._shape = (3, manifest.input.rows, manifest.input.columns)
+        self._lock = threading.Lock()
         entry = compiled.ensure(folder, manifest, placement.cache, may_compile=placement.may_compile)
         try:
             self._request = self._open(entry, placement)
@@ -80,6 +82,8 @@ class OpenvinoRuntime:
             raise ValueError(
                 f"expected (n, {', '.join(map(str, self._shape))}) float32, got {batch.shape} {batch.dtype}"
             )
-        self._request.infer([np.ascontiguousarray(batch)])
-        logits, maps = (self._request.get_output_tensor(index).data.copy() for index in range(2))
+        # One request holds one set of outputs: a second thread would read what was said of another radiograph.
+        with self._lock:
+            self._request.infer([np.ascontiguousarray(batch)])
+            logits, maps = (self._request.get_output_tensor(index).data.copy() for index in range(2))
         return logits, maps

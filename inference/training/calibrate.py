@@ -10,6 +10,8 @@ from inference.models.manifest import Calibration
 from inference.training.metrics import Floats, Labels
 
 MAXIMUM_STEPS = 100
+_ROUNDING = 1e-13
+"""Share of the loss that its own rounding may come to: at the minimum no step need lower it by more."""
 
 
 class CalibrationError(InferenceError, ValueError):
@@ -58,7 +60,8 @@ def fit_platt(logits: Floats, labels: Labels, weights: Floats | None = None) -> 
         hessian = (design * (weights * p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
         size = 1.0
-        while size > 1e-10 and _loss(parameters - size * step, design, targets, weights) > loss:
+        limit = loss * (1 + _ROUNDING)
+        while size > 1e-10 and _loss(parameters - size * step, design, targets, weights) > limit:
             size /= 2
         parameters = parameters - size * step
         loss = _loss(parameters, design, targets, weights)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,19 +113,23 @@ def read_labels(data: Path, split: str | None = None) -> list[LabelledImage]:
         The table cannot be read, a column is missing, a file is named twice, a label is unknown or nothing is left;
         names the file and line.
     """
-    table = data / LABELS_FILE if data.is_dir() else data
+    table = _table_of(data)
     rows: list[LabelledImage] = []
     seen: set[str] = set()
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:  # spreadsheets begin UTF-8 with a byte order mark
             reader = csv.DictReader(lines)
             if missing := {"file", "label"} - set(reader.fieldnames or ()):
-                raise DatasetError(f"{table}: column {', '.join(sorted(missing))} is missing")
+                found = ", ".join(repr(name)[:80] for name in reader.fieldnames or ()) or "nothing"
+                raise DatasetError(
+                    f"{table}: column {', '.join(sorted(missing))} is missing; found {found} (commas part the columns)"
+                )
             for raw in reader:
                 image = _row(raw, table, reader.line_num)
-                if image.name in seen:
+                place = os.path.normpath(image.file)
+                if place in seen:
                     raise DatasetError(f"{table} line {reader.line_num}: {image.name} is there twice")
-                seen.add(image.name)
+                seen.add(place)
                 if split is None or image.split == split:
                     rows.append(image)
     except OSError as error:
@@ -136,6 +141,33 @@ def read_labels(data: Path, split: str | None = None) -> list[LabelledImage]:
     return rows
 
 
+def read_splits(data: Path) -> tuple[list[LabelledImage], list[LabelledImage]]:
+    """Read what is trained on, split ``train``, and what it is judged by, split ``val``.
+
+    Raises
+    ------
+    DatasetError
+        As ``read_labels``; a patient is in both, which would make every figure too good; or one of the two shows
+        nothing but pneumonia, or none.
+    """
+    training, validation = read_labels(data, "train"), read_labels(data, "val")
+    known = {(row.source, row.patient): row for row in training}
+    for row in validation:
+        if (other := known.get((row.source, row.patient))) is not None:
+            names = f"{other.name} of split 'train' and {row.name} of split 'val'"
+            raise DatasetError(f"{_table_of(data)}: {names} are of the same patient")
+    measured = [row.is_positive for row in validation if row.is_confirmed]
+    for split, classes in (("train", [row.target >= 0.5 for row in training]), ("val", measured)):
+        for is_positive, name in ((True, "pneumonia"), (False, "normal")):
+            if is_positive not in classes:
+                raise DatasetError(f"{_table_of(data)}: split {split!r} has no image with a label of {name} to go by")
+    return training, validation
+
+
+def _table_of(data: Path) -> Path:
+    return data / LABELS_FILE if data.is_dir() else data
+
+
 def _row(raw: dict[str | None, str | None], table: Path, line: int) -> LabelledImage:
     row = {
         key: (value or "").strip() for key, value in raw.items() if key is not None and isinstance(value, str | None)
@@ -143,6 +175,8 @@ def _row(raw: dict[str | None, str | None], table: Path, line: int) -> LabelledI
     row = dict.fromkeys(("source", "split", "patient", "rsna_label", "rsna_boxes", "view", "age", "sex"), "") | row
     if not row["file"]:
         raise DatasetError(f"{table} line {line}: file is empty")
+    if "\0" in row["file"]:
+        raise DatasetError(f"{table} line {line}: file {row['file']!r:.80} holds a NUL, which no name can")
     label = row["label"].lower()
     if label not in ("normal", "pneumonia"):
         raise DatasetError(f"{table} line {line}: label {row['label']!r} is neither normal nor pneumonia")

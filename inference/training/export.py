@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +28,11 @@ from inference.training import metrics
 from inference.training.calibrate import CalibrationError, fit_platt, logits_of, probabilities, source_weights
 from inference.training.dataset import KERMANY, LabelledImage
 from inference.training.evaluate import Scores, score
-from inference.training.fit import LOG_FILE, read_state
+from inference.training.fit import read_state
 from inference.training.metrics import Floats, OperatingPoint
 from inference.training.recipe import Recipe, RunError, read_recipe
 from inference.training.sources import training_data
+from inference.training.state import duration_s
 
 RECORD_FILE = "training.json"
 
@@ -201,7 +202,7 @@ def export(
             engines[precision] = open_engine(folder, (spec.name,), recipe.threads)
         scores = score(engines["float16"], confirmed, advance)
         calibration = _fit(scores, spec.name)
-        compared = score(engines["float32"], confirmed[::EVERY], advance)
+        compared = score(engines["float32"], [image.row for image in scores.images][::EVERY], advance)
         difference = _difference(scores, compared, spec.name, calibration)
         precision = "float16"
         if difference > LARGEST_DIFFERENCE:
@@ -219,7 +220,7 @@ def export(
         command=command,
         recipe=recipe,
         epochs=epochs,
-        duration_s=_duration_s(run, epochs),
+        duration_s=duration_s(run, epochs),
         hardware=hardware(),
         software=f"Python {platform.python_version()}, PyTorch {torch.__version__}",
         precision=precision,
@@ -281,7 +282,7 @@ def _difference(scores: Scores, others: Scores, model: str, calibration: Calibra
 
 def _operating_point(said: Floats, rows: Sequence[LabelledImage], default: float) -> tuple[OperatingPoint, float, str]:
     """What the default threshold does, the threshold to use, and the source that decided."""
-    sources = {row.source for row in rows}
+    sources = {row.source for row in rows if row.is_positive}
     source = KERMANY if KERMANY in sources else min(sources)
     inside = np.array([row.source == source for row in rows])
     truth = np.array([row.is_positive for row in rows], dtype=np.bool_)
@@ -293,16 +294,3 @@ def _operating_point(said: Floats, rows: Sequence[LabelledImage], default: float
         if lower is not None:
             return at_default, lower.threshold, source
     return at_default, default, source
-
-
-def _duration_s(run: Path, epochs: int) -> float:
-    """Seconds that the epochs took; an epoch that was repeated counts once, as it was last."""
-    try:
-        lines = (run / LOG_FILE).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return 0.0
-    took: dict[int, float] = {}
-    for line in lines:
-        record: Mapping[str, float] = json.loads(line)
-        took[int(record["epoch"])] = record["duration_s"]
-    return sum(seconds for epoch, seconds in took.items() if epoch <= epochs)

@@ -6,11 +6,12 @@ finished epoch). Making a checkpoint of it is ``export``'s work.
 
 import fcntl
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -23,9 +24,8 @@ from inference.models.preprocess import InputSpec, normalise
 from inference.training.augment import augment
 from inference.training.dataset import Box, LabelledImage, load_images, sampling_weights
 from inference.training.recipe import Recipe, RunError, write_recipe
+from inference.training.state import LOG_FILE, STATE_FILE, write_state
 
-STATE_FILE = "state.pt"
-LOG_FILE = "log.jsonl"
 LOCK_FILE = "lock"
 
 BORDER = 0.08
@@ -56,7 +56,8 @@ class Fit:
     Raises
     ------
     RunError
-        The folder holds a run by another recipe, is in use by another process, or its state cannot be read.
+        The folder holds a run by another recipe, is in use by another process or cannot be written; its state cannot
+        be read; or the recipe names weights to begin with, and they are not given.
     """
 
     def __init__(
@@ -71,8 +72,11 @@ class Fit:
         self._rows = rows
         self._folder = folder
         self._architecture = architecture
+        if recipe.begins_from and initial is None and not (folder / STATE_FILE).exists():
+            begins_from = f"the weights of SHA-256 {recipe.begins_from[:12]}..."
+            raise RunError(f"{folder} begins with {begins_from}, and has no finished epoch; give them again (--from)")
         write_recipe(folder, recipe)
-        self._lock = (folder / LOCK_FILE).open("w")
+        self._lock = self._open_lock()
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -111,6 +115,13 @@ class Fit:
             self.close()
             raise
 
+    def _open_lock(self) -> TextIO:
+        file = self._folder / LOCK_FILE
+        try:
+            return file.open("w")
+        except OSError as error:
+            raise RunError(f"{file} cannot be written: {error.strerror}") from error
+
     def close(self) -> None:
         """Let another process have the folder."""
         self._lock.close()
@@ -132,16 +143,14 @@ class Fit:
         except (KeyError, RuntimeError, ValueError) as error:
             raise RunError(f"{self._folder / STATE_FILE} is of another network: {error}") from error
 
-    def _save(self) -> None:
+    def _save(self, epoch: int) -> None:
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "epoch": self.epoch,
+            "epoch": epoch,
         }
-        partial = self._folder / f"{STATE_FILE}.part"
-        torch.save(state, partial)
-        partial.replace(self._folder / STATE_FILE)
+        write_state(self._folder, state)
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, then a half cosine to zero."""
@@ -158,13 +167,20 @@ class Fit:
         ----------
         until
             Stop after so many epochs of the run, counted from its beginning; all of the recipe's when None.
+
+        Raises
+        ------
+        RunError
+            An epoch ends without a finite loss or cannot be written; the one before it is kept.
         """
         end = self._recipe.epochs if until is None else min(until, self._recipe.epochs)
         while self.epoch < end:
             began = time.monotonic()
             loss = self._train_epoch(advance)
+            if not math.isfinite(loss):
+                raise RunError(f"{self._folder}: epoch {self.epoch + 1} ended with a loss of {loss} and is not kept")
+            self._save(self.epoch + 1)
             self.epoch += 1
-            self._save()
             record = {
                 "epoch": self.epoch,
                 "size": self._recipe.size(self.epoch - 1),

@@ -12,6 +12,8 @@ Floats = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
 REPLICATES = 2000
+BLOCK = 4_000_000
+"""Weights of the bootstrap that are in memory at a time, 32 MB in each of a few copies."""
 Z_95 = 1.959963984540054
 """Two-sided 95 % quantile of the standard normal distribution."""
 
@@ -77,10 +79,14 @@ def auc_interval(
     _, member = np.unique(patients, return_inverse=True)
     count = int(member.max()) + 1
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=replicates)
-    weights = drawn[:, member].astype(np.float64)
-    both = (weights[:, labels].sum(1) > 0) & (weights[:, ~labels].sum(1) > 0)
-    low, high = np.percentile(_weighted_auc(scores, labels, weights[both]), (2.5, 97.5))
+    areas: list[Floats] = []
+    rows = max(1, BLOCK // len(scores))
+    for done in range(0, replicates, rows):
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size=min(rows, replicates - done))
+        weights = drawn[:, member].astype(np.float64)
+        both = (weights[:, labels].sum(1) > 0) & (weights[:, ~labels].sum(1) > 0)
+        areas.append(_weighted_auc(scores, labels, weights[both]))
+    low, high = np.percentile(np.concatenate(areas), (2.5, 97.5))
     return float(low), float(high)
 
 
@@ -132,7 +138,7 @@ def operating_point(probabilities: Floats, labels: Labels, threshold: float) -> 
 
 
 def threshold_for(probabilities: Floats, labels: Labels, sensitivity: float, digits: int = 4) -> OperatingPoint | None:
-    """Highest threshold, cut off after ``digits`` decimals, at which the wanted share of positives is found.
+    """Highest threshold below 1, cut off after ``digits`` decimals, at which the wanted share of positives is found.
 
     Returns
     -------
@@ -142,7 +148,7 @@ def threshold_for(probabilities: Floats, labels: Labels, sensitivity: float, dig
     if not wanted:
         return None
     lowest = np.sort(probabilities[labels])[::-1][wanted - 1]
-    threshold = float(np.floor(lowest * 10**digits) / 10**digits)
+    threshold = float(min(np.floor(lowest * 10**digits), 10**digits - 1) / 10**digits)
     return operating_point(probabilities, labels, threshold) if threshold > 0 else None
 
 

@@ -32,7 +32,8 @@ def roc_plot(file: Path, scores: Scores, model: str, chosen: Sequence[Group] | N
         axes.plot((positive & ~truth).sum() / (~truth).sum(), positive[truth].mean(), "o", color=line.get_color())
     axes.set(xlabel="1 - specificity", ylabel="sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_title(f"{model}; dots: threshold {threshold:g}", fontsize=10)
-    axes.legend(loc="lower right", fontsize=8)
+    if len(axes.lines) > 1:  # beside the diagonal: a group of both classes
+        axes.legend(loc="lower right", fontsize=8)
     _save(figure, file)
 
 

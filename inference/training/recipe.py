@@ -1,6 +1,7 @@
 """What a training run depends on besides data and code, and the recipe of each model; imports no torch."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -65,6 +66,14 @@ class Recipe:
             raise ValueError(f"stages {self.stages} need at least one epoch each, at 32 pixels or more")
         if not 1 <= self.batch_size <= self.samples_per_epoch:
             raise ValueError(f"batch_size {self.batch_size} is not between 1 and samples_per_epoch")
+        if self.batch_size == 1 and any(size < 64 for _, size in self.stages):
+            raise ValueError("batch_size 1 needs stages of 64 pixels or more: one cell cannot be normalised")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"learning_rate {self.learning_rate} is not above 0")
+        if self.seed < 0:
+            raise ValueError(f"seed {self.seed} is below 0")
+        if self.threads < 1:
+            raise ValueError(f"threads {self.threads} is below 1")
 
     @property
     def epochs(self) -> int:
@@ -138,12 +147,17 @@ def write_recipe(folder: Path, recipe: Recipe) -> None:
     Raises
     ------
     RunError
-        The folder holds a run by another recipe; going on with it would be neither run.
+        The folder holds a run by another recipe, going on with which would be neither run; or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     known = read_recipe(folder)
     if known is None:
-        (folder / RECIPE_FILE).write_text(recipe.to_json(), encoding="utf-8")
+        partial = folder / f"{RECIPE_FILE}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial.write_text(recipe.to_json(), encoding="utf-8")
+            partial.replace(folder / RECIPE_FILE)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written: {error.strerror}") from error
     elif replace(known, threads=recipe.threads) != recipe:
         changed = [f.name for f in fields(Recipe) if getattr(known, f.name) != getattr(recipe, f.name)]
         raise RunError(f"{folder} holds a run by another recipe ({', '.join(changed)} differ); choose another folder")

@@ -2,7 +2,9 @@
 
 import argparse
 import csv
+import errno
 import json
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +20,7 @@ from inference.training.evaluate import Kind, Measurement, Scores, measure, scor
 from inference.training.metrics import OperatingPoint, Share
 from scp_node.cli.options import add_command, add_config, settings_of
 from scp_node.cli.output import cell, console, table, write_json
+from scp_node.errors import NodeError
 
 if TYPE_CHECKING:
     from inference.engine import Engine
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 DEFAULT_OUT = Path("evaluation-out")
 _SHARES = ("sensitivity", "specificity")
+
+
+class OutputError(NodeError):
+    """What was measured cannot be written, or a card cannot be made here."""
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -64,6 +71,15 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score, measure, tell, and write what was asked for."""
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise OutputError(f"{error.filename or args.out or DEFAULT_OUT}: {error.strerror or error}") from error
+
+
+def _run(args: argparse.Namespace) -> int:
     from inference.engine import Engine
 
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -71,6 +87,10 @@ def run(args: argparse.Namespace) -> int:
     rows = read_labels(args.data, args.split)
     if args.split is None and any(row.split == "train" for row in rows):
         progress.print("note: these images include those that models were trained on (split train); use --split val")
+    out: Path | None = args.out or (None if args.json else DEFAULT_OUT)
+    if out is not None:
+        _prepare(out)
+    notes = _notes(args, settings) if args.card else ""
     engine = Engine(settings)
     scores = _score(engine, rows, progress, "judging")
     if not scores.images:
@@ -80,25 +100,44 @@ def run(args: argparse.Namespace) -> int:
         write_json(to_json(scores, measurements))
     else:
         _tell(scores, measurements, args.sensitivity)
-    out: Path | None = args.out or (None if args.json else DEFAULT_OUT)
     if out is not None:
         _write(out, scores, measurements, progress)
     if args.card:
-        _cards(args, engine, scores, measurements, progress=progress)
+        _cards(args, engine, scores, measurements, notes=notes, progress=progress)
     return 0
 
 
 def _settings(args: argparse.Namespace) -> AnalysisSettings:
     """Analysis settings of the node, with what the command line says."""
     settings = settings_of(args).analysis
-    models = tuple(args.model or settings.models)
+    models = tuple(dict.fromkeys(args.model or settings.models))
+    # A card is of the checkpoint wherever it is used: a site's own thresholds have no place in it.
+    thresholds = {} if args.card else settings.thresholds
     changes: dict[str, object] = {
         "models": models,
-        "thresholds": {name: value for name, value in settings.thresholds.items() if name in models},
+        "thresholds": {name: value for name, value in thresholds.items() if name in models},
     }
     if args.checkpoints is not None:
         changes["checkpoints"] = args.checkpoints
     return settings.model_copy(update=changes)
+
+
+def _prepare(out: Path) -> None:
+    """Make the folder before anything is measured for it."""
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
+
+
+def _notes(args: argparse.Namespace, settings: AnalysisSettings) -> str:
+    """What the cards quote; all that they need is looked for before anything is measured for them."""
+    from inference.training.export import read_record
+
+    if find_spec("matplotlib") is None:
+        raise OutputError("cards need plots, and matplotlib is not installed; pip install 'scp-node[training]'")
+    for name in settings.models:
+        read_record((settings.checkpoints or default_folder()) / name)
+    return args.notes.read_text(encoding="utf-8") if args.notes else ""
 
 
 def _score(engine: "Engine", rows: Sequence[LabelledImage], progress: Console, title: str) -> Scores:
@@ -183,6 +222,7 @@ def _cards(
     scores: Scores,
     measurements: Sequence[Measurement],
     *,
+    notes: str,
     progress: Console,
 ) -> None:
     from pydicom.data import get_testdata_file
@@ -204,7 +244,7 @@ def _cards(
         boxes={args.split or "all": localise(scores, training), "train": localise(boxed, training)},
         margins=margins(scores),
         example=example if isinstance(example, Analysis) else None,
-        notes=args.notes.read_text(encoding="utf-8") if args.notes else "",
+        notes=notes,
     )
     checkpoints = _settings(args).checkpoints or default_folder()
     for manifest in engine.models:

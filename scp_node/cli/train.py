@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from inference.errors import CheckpointError
 from inference.models.catalog import MODELS, ModelSpec
 from inference.models.checkpoint import load_network, read_manifest
 from inference.training import metrics
-from inference.training.dataset import LabelledImage, load_images, read_labels
+from inference.training.dataset import LabelledImage, load_images, read_splits
 from inference.training.evaluate import groups
 from inference.training.recipe import Recipe, RunError, read_recipe, recipe_of
 from scp_node.cli.options import add_command
@@ -59,7 +60,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", help="run folder, resumed if it is there (runs/NAME)")
     parser.add_argument("--checkpoints", type=Path, metavar="DIR", help="where to export to (RUN/checkpoints)")
     parser.add_argument("--version", metavar="TEXT", help="version of the weights (date of the export)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="stop after N epochs of the run; the next call goes on")
+    parser.add_argument(
+        "--epochs", type=_positive, metavar="N", help="stop after N epochs of the run; the next call goes on"
+    )
     parser.add_argument("--export-only", action="store_true", help="train nothing, export the last finished epoch")
     recipe = parser.add_argument_group("recipe", "what differs from the model's own recipe; fixed when a run begins")
     recipe.add_argument(
@@ -75,23 +78,31 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train what is left of the run, then export it."""
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # a full disk, a folder that may not be written
+        raise RunError(f"{error.filename or args.run or args.model}: {error.strerror or error}") from error
+
+
+def _run(args: argparse.Namespace) -> int:
     from inference.training.fit import Fit
 
     console = Console(stderr=True)
     spec = next(spec for spec in MODELS if spec.name == args.model)
     folder: Path = args.run or Path("runs") / spec.name
-    training, validation = read_labels(args.data, "train"), read_labels(args.data, "val")
+    training, validation = read_splits(args.data)
     if not args.export_only:
         initial = None if args.origin is None else _weights(args.origin, spec)
         recipe = _recipe(args, folder)
-        fit = Fit(spec.architecture, training, folder, recipe, initial)
-        console.print(
-            f"{spec.title} on {fit.device}: {len(training)} images, epochs {fit.epoch + 1} to {recipe.epochs}"
-            if fit.epoch < recipe.epochs
-            else f"{folder}: all {recipe.epochs} epochs are trained"
-        )
-        _train(fit, recipe, validation=validation, folder=folder, console=console, until=args.epochs)
-        fit.close()
+        with closing(Fit(spec.architecture, training, folder, recipe, initial)) as fit:
+            console.print(
+                f"{spec.title} on {fit.device}: {len(training)} images, epochs {fit.epoch + 1} to {recipe.epochs}"
+                if fit.epoch < recipe.epochs
+                else f"{folder}: all {recipe.epochs} epochs are trained"
+            )
+            _train(fit, recipe, validation=validation, folder=folder, console=console, until=args.epochs)
         if fit.epoch < recipe.epochs:
             console.print(f"epoch {fit.epoch} of {recipe.epochs} is finished; the same command goes on")
             return 0
@@ -215,6 +226,16 @@ def _command(spec: ModelSpec, recipe: Recipe) -> str:
         if getattr(recipe, key) != getattr(own, key):
             words += ["--" + key.replace("_", "-"), str(getattr(recipe, key))]
     return shlex.join(words)
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
 
 
 def _stages(text: str) -> tuple[tuple[int, int], ...]:

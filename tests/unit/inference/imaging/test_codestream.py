@@ -82,10 +82,11 @@ def test_a_frame_header_that_promises_gigapixels_costs_nothing(uid, image_of):
     else:
         place = position_of_size(frame, uid)
         frame = frame[:place] + b"\xff\xff\xff\xff" + frame[place + 4 :]
-    started = time.monotonic()
+    # Not of the clock on the wall: a busy machine is no gigapixel.
+    started = time.process_time()
     with pytest.raises(SourceError, match="Rows x Columns"):
         image_of(with_frame(dataset, frame))
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_a_frame_of_another_process_is_refused():
