@@ -52,6 +52,7 @@ class Model:
             weights_sha256=self.manifest.weights_sha256,
             target_layer=self._target_layer,
             preprocessing=self.manifest.preprocessing,
+            calibration=self.manifest.calibration.identifier,
             probability=self.manifest.calibration.probability(output.logit),
             threshold=self.manifest.threshold if self._site_threshold is None else self._site_threshold,
             is_threshold_overridden=self._site_threshold is not None,

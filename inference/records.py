@@ -191,6 +191,8 @@ class Prediction:
         zero without positive evidence.
     preprocessing
         Identifier of rule, input size and normalisation, as it goes into reports and UIDs.
+    calibration
+        Identifier of what made a probability of the logit, as above.
     """
 
     model: str
@@ -199,6 +201,7 @@ class Prediction:
     weights_sha256: str
     target_layer: str
     preprocessing: str
+    calibration: str
     probability: float
     threshold: float
     saliency: NDArray[np.float32]

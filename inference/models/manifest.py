@@ -29,6 +29,11 @@ class Calibration:
         if not (math.isfinite(self.slope) and self.slope > 0 and math.isfinite(self.intercept)):
             raise ValueError(f"slope {self.slope} and intercept {self.intercept} must be finite, and slope positive")
 
+    @property
+    def identifier(self) -> str:
+        """As it goes into reports and UIDs."""
+        return f"platt;slope={self.slope!r};intercept={self.intercept!r}"
+
     def probability(self, logit: float) -> float:
         """Calibrated p(pneumonia) in [0, 1] of a finite logit."""
         if not math.isfinite(logit):

@@ -65,6 +65,7 @@ def prediction_parts(predictions: tuple[Prediction, ...]) -> tuple[str, ...]:
                 p.weights_sha256,
                 p.target_layer,
                 p.preprocessing,
+                p.calibration,
                 repr(p.threshold),
                 str(p.is_threshold_overridden),
             )

@@ -175,6 +175,7 @@ def _parameters(case: Case, prediction: Prediction) -> tuple[str, ...]:
         f"threshold_source={owner}",
         f"target_layer={prediction.target_layer}",
         f"preprocessing={prediction.preprocessing}",
+        f"calibration={prediction.calibration}",
         f"rendering={wording.window(case.analysis)}",
         f"weights_sha256={prediction.weights_sha256}",
         f"explanation={codes.GRADIENT_WEIGHTED_CLASS_ACTIVATION.meaning}",

@@ -94,6 +94,7 @@ def prediction(model: str, *, probability: float, has_evidence: bool, site: bool
         weights_sha256=(model.encode().hex() * 9)[:64],
         target_layer="features",
         preprocessing="auto;224x224;mean=0.5;std=0.25",
+        calibration="platt;slope=1.0;intercept=0.0",
         probability=probability,
         threshold=0.25,
         saliency=saliency,

@@ -35,6 +35,7 @@ def prediction(model: str, probability: float) -> Prediction:
         weights_sha256="ab" * 32,
         target_layer="layer4",
         preprocessing="auto",
+        calibration="platt;slope=1.0;intercept=0.0",
         probability=probability,
         threshold=0.25,
         saliency=np.eye(7, dtype=np.float32),

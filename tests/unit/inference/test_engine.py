@@ -212,7 +212,9 @@ def test_calibration_is_applied_to_the_logit(random_checkpoints, tmp_path, engin
     fields = json.loads((tmp_path / "densenet121" / "model.json").read_text())
     fields["calibration"] = {"slope": 2.0, "intercept": -1.0}
     (tmp_path / "densenet121" / "model.json").write_text(json.dumps(fields))
-    [found] = numbers(Engine(settings_for(tmp_path, models=("densenet121",))).analyse(png))
+    analysis = Engine(settings_for(tmp_path, models=("densenet121",))).analyse(png)
+    [found] = numbers(analysis)
+    assert analysis.predictions[0].calibration == "platt;slope=2.0;intercept=-1.0"
     plain = numbers(engine.analyse(png))[2]
     logit = math.log(plain / (1 - plain))
     assert found == pytest.approx(1 / (1 + math.exp(-(2 * logit - 1))), abs=1e-9)

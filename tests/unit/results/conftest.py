@@ -37,6 +37,7 @@ RESNET = Prediction(
     weights_sha256="a" * 64,
     target_layer="layer4",
     preprocessing="auto;224x224;mean=0.5;std=0.25",
+    calibration="platt;slope=1.0;intercept=-1.5",
     probability=0.873421,
     threshold=0.25,
     saliency=blob(7, 0.6, 0.25),

@@ -152,7 +152,7 @@ def test_reports_are_numbered_as_their_sources_are(analysis_of, made_at, number,
 
 
 def test_a_result_can_be_repeated_from_its_report(analysis, made_at):
-    """TID 4019: weights, layer, preprocessing, rendering, threshold, and whose threshold it is."""
+    """TID 4019: weights, layer, preprocessing, rendering, threshold, and whose threshold it is, calibration."""
     first, _, site = groups(measurement_report(analysis, made_at))
     assert [item.TextValue for item in children(first, "Algorithm Name")] == ["ResNet18"]
     assert [item.TextValue for item in children(first, "Algorithm Version")] == ["1.0.0"]
@@ -162,6 +162,7 @@ def test_a_result_can_be_repeated_from_its_report(analysis, made_at):
         "threshold_source=weights",
         "target_layer=layer4",
         "preprocessing=auto;224x224;mean=0.5;std=0.25",
+        "calibration=platt;slope=1.0;intercept=-1.5",
         "rendering=rule=auto; window=window_attributes 2048/4096 LINEAR",
         f"weights_sha256={'a' * 64}",
         "explanation=Gradient-weighted class activation",

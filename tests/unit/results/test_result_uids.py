@@ -71,6 +71,7 @@ PREDICTION_CHANGES = {
     "weights": {"weights_sha256": "d" * 64},
     "version": {"version": "1.0.1"},
     "preprocessing": {"preprocessing": "seed;224x224;mean=0.5;std=0.25"},
+    "calibration": {"calibration": "platt;slope=1.0;intercept=-2.0"},
     "layer": {"target_layer": "layer3"},
 }
 

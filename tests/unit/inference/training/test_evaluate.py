@@ -61,6 +61,7 @@ class Oracle:
             weights_sha256="",
             target_layer="layer4",
             preprocessing="",
+            calibration="platt;slope=1.0;intercept=0.0",
             probability=said,
             threshold=0.25,
             saliency=np.zeros((7, 7), dtype=np.float32),

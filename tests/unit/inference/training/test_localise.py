@@ -53,6 +53,7 @@ def _scored(patient, saliency, boxes=(BOX,), probability=0.9):
         weights_sha256="",
         target_layer="layer4",
         preprocessing="",
+        calibration="platt;slope=1.0;intercept=0.0",
         probability=probability,
         threshold=0.5,
         saliency=saliency.astype(np.float32),
