@@ -45,11 +45,11 @@ def answers_are_for_who_asked() -> Iterator[None]:
     """Clients of the tests get their answers.
 
     pynetdicom lets the association's own thread take one now and then when the machine is busy
-    (``scp_node.delivery.transmission``): the client then waits in vain, for something that the node has long said.
+    (``scp_node.delivery.messages``): the client then waits in vain, for something that the node has long said.
     """
     from pynetdicom import AE
 
-    from scp_node.delivery.transmission import Messages
+    from scp_node.delivery.messages import Messages
 
     def associate(entity, *positional, **named):
         association = original(entity, *positional, **named)

@@ -36,7 +36,9 @@ class Credentials:
         self.context = self._current.context
         self.context.sni_callback = self._hand_over
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="console certificates", daemon=True)
+        self._thread = threading.Thread(
+            target=self._current.follow, args=(self._stopping, _WATCH_S), name="console certificates", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to follow the files."""
@@ -54,10 +56,3 @@ class Credentials:
     def _hand_over(self, connection: ssl.SSLObject, _name: str, _context: ssl.SSLContext) -> None:
         # Called for clients that name no host too.
         connection.context = self._current.context
-
-    def _watch(self) -> None:
-        while True:
-            self._current.warn_of_expiry()
-            if self._stopping.wait(_WATCH_S):
-                return
-            self._current.refresh()

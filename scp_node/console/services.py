@@ -11,6 +11,7 @@ import structlog
 
 from config.settings import NodeSettings
 from inference.imaging.decoders import available_transfer_syntaxes
+from scp_node import implementation
 from scp_node.console.access import Access, Visitor
 from scp_node.console.explorer import Explorer
 from scp_node.console.uploads import Uploads
@@ -22,7 +23,6 @@ from scp_node.jobs.intake import Filing
 from scp_node.jobs.migrations import require_current
 from scp_node.jobs.queues import Jobs
 from scp_node.jobs.refusals import Refusals
-from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from scp_node.scp.handlers import Handlers
 from scp_node.scp.part10 import Implementation
 from scp_node.spool.store import Spool
@@ -121,7 +121,7 @@ class Services:
                     spool=spool,
                     accept=filing.accept,
                     implementation=Implementation(
-                        class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
+                        class_uid=implementation.CLASS_UID, version_name=implementation.version_name()
                     ),
                     maximum_object_bytes=self.settings.receiver.maximum_object_bytes,
                     refused=self._refusals.refused,

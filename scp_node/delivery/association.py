@@ -1,9 +1,9 @@
 """Opens associations to peers, and says in one sentence why there is none."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,11 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from config.destinations import DicomDestination
+from scp_node import implementation
 from scp_node.delivery.serving import Serving
-from scp_node.delivery.transmission import set_up
+from scp_node.delivery.transmission import PDV_HEADER_BYTES, set_up
 from scp_node.delivery.waiting import Waiting
+from scp_node.delivery.wire import MAXIMUM_PDU_BYTES, Wire
 from scp_node.errors import NodeError
 from scp_node.security.certificates import CredentialsError
 from scp_node.security.contexts import ClientContext, client_context
@@ -28,9 +30,14 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
 
     raw: socket.socket | None = None
     tls: ClientContext | None = None
+    association: Association | None = None
 
-    def _create_socket(self, *arguments: Any) -> Any:  # noqa: ANN401 - as pynetdicom has it
-        wrapped = super()._create_socket(*arguments)
+    def _create_socket(self, association: Association, address: Any, tls_args: Any) -> Wire:  # noqa: ANN401 - as pynetdicom has it
+        self.association = association
+        # A process that ends waits for no peer.
+        association.dul.daemon = True
+        wrapped = Wire(association, address=address)
+        wrapped.tls_args = tls_args
         self.raw = wrapped.socket
         # Nagle together with delayed acknowledgement costs 40 ms per message.
         self.raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -38,7 +45,12 @@ class _Requestor(AE):  # type: ignore[misc]  # pynetdicom is untyped here
 
     def close(self) -> None:
         """Close the socket; pynetdicom forgets to when a peer refuses or hangs up: outages have many such."""
+        if self.association is not None:
+            self.association.dul.kill_dul()
         if self.raw is not None:
+            # Who still reads or writes is woken by it.
+            with contextlib.suppress(OSError):
+                self.raw.shutdown(socket.SHUT_RDWR)
             self.raw.close()
         if self.tls is not None:
             self.tls.close()
@@ -92,7 +104,7 @@ class Connection:
             one.close()
 
 
-@contextmanager
+@contextlib.contextmanager
 def open_association(
     destination: DicomDestination,
     calling_ae_title: str,
@@ -122,6 +134,8 @@ def connect(
     would choose one of them, and the others could not be used.
     """
     ae = _Requestor(ae_title=calling_ae_title)
+    ae.implementation_class_uid = implementation.CLASS_UID
+    ae.implementation_version_name = implementation.version_name()
     ae.connection_timeout = destination.timeout_s
     ae.acse_timeout = destination.timeout_s
     ae.dimse_timeout = destination.timeout_s
@@ -148,18 +162,24 @@ def connect(
             destination.port,
             contexts=contexts,
             ae_title=destination.ae_title,
+            max_pdu=MAXIMUM_PDU_BYTES,
             evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
             tls_args=tls_arguments,
         )
-    except OSError as error:  # the name has no address
-        raise NoAssociationError(f"no connection to {where}: {error.strerror or type(error).__name__}") from error
+    except (OSError, UnicodeError) as error:  # the name has no address, or is none
+        ae.close()
+        why = getattr(error, "strerror", None) or "not a name"
+        raise NoAssociationError(f"no connection to {where}: {why}") from error
+    except BaseException:  # no more threads, say: what has begun must not stay
+        ae.close()
+        raise
     with_it: list[socket.socket | Waiting] = []
     serving: Serving | None = None
     if association.is_established:
         with_it += set_up(association, ae.raw, destination.timeout_s)
-        if handlers:
-            serving = Serving(association)
-        else:
+        # Without handlers too: a peer may send a report where none is expected.
+        serving = Serving(association)
+        if not handlers:
             with_it.append(Waiting(association))
     connection = Connection(association=association, requestor=ae, with_it=tuple(with_it), serving=serving)
     took_s = time.monotonic() - started
@@ -183,6 +203,8 @@ def _failure(
             f"{where} rejected the association ({answer.result_str}, {answer.source_str}: {answer.reason_str})",
             is_present=True,
         )
+    if association.is_established and 0 < (association.acceptor.maximum_length or 0) <= PDV_HEADER_BYTES:
+        return NoAssociationError(f"{where} takes no message: its maximum length is too small", is_present=True)
     # A peer that accepts no context at all has said what it takes: nothing. pynetdicom ends that association.
     if association.is_established or association.rejected_contexts:
         return None

@@ -171,6 +171,8 @@ def _syntaxes(item: Outgoing) -> tuple[str, ...]:
 def _accepted(association: Association) -> Accepted:
     accepted: Accepted = {}
     for context in association.accepted_contexts:
+        if not context.transfer_syntax:  # accepted, and not said in which
+            continue
         contexts = accepted.setdefault(str(context.abstract_syntax), {})
         contexts.setdefault(str(context.transfer_syntax[0]), context.context_id)
     return accepted

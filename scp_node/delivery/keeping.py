@@ -11,6 +11,8 @@ from scp_node.delivery.association import Connection, connect
 
 LONGEST_S = 30.0
 """Then an association is released even though more waits: a peer that serves one at a time has others to serve."""
+_CLOSE_S = 5.0
+"""For all releases together at the end; a peer that does not answer then keeps no node from ending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +83,14 @@ class Associations:
             self._is_closed = True
             kept = [one for ones in self._kept.values() for one in ones]
             self._kept.clear()
-        for opened, timer in kept:
+        closing = [threading.Thread(target=opened.connection.close, daemon=True) for opened, _ in kept]
+        for _, timer in kept:
             timer.cancel()
-            opened.connection.close()
+        for thread in closing:
+            thread.start()
+        deadline = time.monotonic() + _CLOSE_S
+        for thread in closing:
+            thread.join(max(deadline - time.monotonic(), 0.0))
 
     def _take(
         self, destination: DicomDestination, calling_ae_title: str, proposed: frozenset[tuple[str, str]]
@@ -112,6 +119,7 @@ class Associations:
             if self._is_closed:
                 return False
             timer = threading.Timer(destination.keep_open_s, self._expire, (destination.name, opened.connection))
+            timer.daemon = True
             self._kept.setdefault(destination.name, []).append((opened, timer))
             timer.start()
             return True

@@ -3,6 +3,7 @@
 pynetdicom serves an N-EVENT-REPORT in a thread of its own. When that one is done it says that the association's thread
 is not paused any more, whether it is or not: who releases at that moment waits for a thread that has long been waiting
 for the release, both of them for good. And who releases as soon as the report is read lets the peer wait for an answer.
+A peer may report on an association where nobody expects it, too.
 
 tests/unit/scp/test_pynetdicom_contract.py fails when a release changes what this relies on.
 """

@@ -4,14 +4,6 @@ pynetdicom parses the file's head, builds the command as a data set of its own, 
 it to the thread of its state machine and sends it there, 800 times for one picture at an archive that takes 16 KiB at a
 time. Here the thread that sends a message writes it. Through TLS, messages go the way of pynetdicom: two threads must
 not read and write one session at a time.
-
-An answer belongs to the thread that sent the request. pynetdicom lets the association's own thread, which looks for
-requests of the peer, take it when that thread was let through its checkpoint a moment before and then had to wait for
-the interpreter: the sender waits for its time limit then, and the object is sent again. Here nothing is given to who
-does not wait for it, from the first byte of a request to its answer.
-
-An answer is the one to the request that it names: each request of an association has a number of its own, and a peer
-that answers something else, twice or too late for example, is one whose word on this request is not known.
 """
 
 import contextlib
@@ -20,17 +12,16 @@ import select
 import socket
 import ssl
 import struct
-import threading
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from pynetdicom import _config
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_primitives import C_STORE
 
 from scp_node.command_sets import command_set, short, uid
+from scp_node.delivery.messages import Messages
 from scp_node.records import Outgoing
 
 # Through TLS too: sends files by path without decoding them. What is sent as a data set is not concerned.
@@ -39,89 +30,16 @@ _config.STORE_SEND_CHUNKED_DATASET = True
 _AT_ONCE_BYTES = 2**20
 _PIECES = 512
 """At once: the kernel takes 1024 (IOV_MAX), and a peer that takes 1 KiB at a time makes more of a mebibyte."""
-_PDV_HEADER_BYTES = 6
+PDV_HEADER_BYTES = 6
 """Length, context and control header of a fragment count into the peer's maximum length (PS3.8 D.1)."""
 _COMMAND, _LAST_COMMAND, _DATA, _LAST_DATA = 1, 3, 0, 2
 """Message control headers, PS3.8 E.2."""
 _PAUSED_AFTER_S = 0.0001
-_LAST_MESSAGE_ID = 65535
 
 _GROUP_LENGTH = b"DICM\x02\x00\x00\x00UL\x04\x00"
 _GROUP_LENGTH_AT = 128
 _META_AT = 144
 _LONGEST_META_BYTES = 2**16
-
-
-class Messages(DIMSEServiceProvider):  # type: ignore[misc]  # pynetdicom is untyped here
-    """The messages of one association that has been established; an answer is for who waits for it."""
-
-    def __init__(self, association: Association) -> None:
-        super().__init__(association)
-        self._lock = threading.Lock()
-        self._is_answer_due = False
-        self._message_id = 0
-        self._kind: type[Any] = type(None)
-        self._sop_instance_uid: str | None = None
-        self.has_gone_astray = False
-        """The last answer was to something else; pynetdicom aborts the association as after none."""
-
-    def get_msg(self, block: bool = False) -> tuple[int | None, Any]:
-        """Return context id and message; with ``block`` to the one who has sent a request, and then its answer only."""
-        if block:
-            try:
-                waited: tuple[int | None, Any] = super().get_msg(block=True)
-            finally:
-                self._is_answer_due = False
-            self.has_gone_astray = waited[1] is not None and not self._is_answer(waited[1])
-            return (None, None) if self.has_gone_astray else waited
-        # As one: between the look and the taking an answer could become due and come.
-        with self._lock:
-            if self._is_answer_due:
-                return None, None
-            present: tuple[int | None, Any] = super().get_msg(block=False)
-            return present
-
-    def send_msg(self, primitive: Any, context_id: int) -> None:  # noqa: ANN401 - as pynetdicom has it
-        """Send a message the way of pynetdicom."""
-        if primitive.MessageIDBeingRespondedTo is not None:
-            super().send_msg(primitive, context_id)
-            return
-        primitive.MessageID = self.expect_answer(type(primitive), getattr(primitive, "AffectedSOPInstanceUID", None))
-        try:
-            super().send_msg(primitive, context_id)
-        except BaseException:
-            self._is_answer_due = False
-            raise
-
-    def expect_answer(self, kind: type[Any], sop_instance_uid: str | None) -> int:
-        """Give nothing to who does not wait for it, from now until an answer, or its time limit, has come.
-
-        Parameters
-        ----------
-        kind
-            pynetdicom's class of the request, which is its answer's too.
-        sop_instance_uid
-            The one that the answer may name.
-
-        Returns
-        -------
-        int
-            The Message ID of the request (PS3.7 9.3.1.1).
-        """
-        with self._lock:
-            self._is_answer_due = True
-        self._message_id = self._message_id % _LAST_MESSAGE_ID + 1
-        self._kind, self._sop_instance_uid = kind, sop_instance_uid
-        return self._message_id
-
-    def _is_answer(self, message: Any) -> bool:  # noqa: ANN401 - as pynetdicom has it
-        # Some pad it with a space.
-        named = str(getattr(message, "AffectedSOPInstanceUID", None) or "").rstrip(" \0")
-        return (
-            isinstance(message, self._kind)
-            and message.MessageIDBeingRespondedTo == self._message_id
-            and (not named or not self._sop_instance_uid or named == self._sop_instance_uid)
-        )
 
 
 class DirectMessages(Messages):
@@ -140,7 +58,7 @@ class DirectMessages(Messages):
         self._wire = wire
         self._timeout_s = timeout_s
         limit = self.maximum_pdu_size
-        self._fragment_bytes = max(1, min(limit or _AT_ONCE_BYTES, _AT_ONCE_BYTES) - _PDV_HEADER_BYTES)
+        self._fragment_bytes = min(limit or _AT_ONCE_BYTES, _AT_ONCE_BYTES) - PDV_HEADER_BYTES
         self._buffer = bytearray()
 
     def store(self, item: Outgoing, context_id: int) -> int | None:
@@ -287,6 +205,12 @@ def set_up(association: Association, raw: socket.socket | None, timeout_s: float
     if raw is None or isinstance(association.dul.socket.socket, ssl.SSLSocket):
         association.dimse = Messages(association)
         return []
-    wire = raw.dup()
+    try:
+        wire = raw.dup()
+    except OSError:  # the peer has hung up already
+        association.dimse = Messages(association)
+        return []
+    # Who sends waits by itself, and not within the kernel.
+    wire.setblocking(False)
     association.dimse = DirectMessages(association, wire, timeout_s)
     return [wire]

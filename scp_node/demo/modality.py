@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE
 
-from scp_node.delivery.transmission import Messages
+from scp_node.delivery.messages import Messages
 from scp_node.errors import NodeError
 from scp_node.scp.statuses import Status
 

@@ -71,10 +71,11 @@ class Probing:
     def stop(self) -> None:
         """Look no more; a question that is under way ends by itself, or with the process."""
         self._stop.set()
-        # Not for ever: with the database away, a worker's connections wait for it.
+        # Not for ever, and not for each of many: with the database away, a worker's connections wait for it.
+        deadline = time.monotonic() + _CLOSE_S
         for thread in (self._thread, *self._asking.values()):
             if thread.is_alive():
-                thread.join(_CLOSE_S)
+                thread.join(max(deadline - time.monotonic(), 0.0))
 
     def look(self) -> None:
         """Look once."""

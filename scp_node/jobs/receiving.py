@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from config.destinations import DicomDestination
 from config.settings import NodeSettings
 from inference.imaging.decoders import available_transfer_syntaxes
+from scp_node import implementation
 from scp_node.delivery.commitment import ReportError, decode_report
 from scp_node.errors import StartError
 from scp_node.jobs.acceptors import Acceptors
@@ -13,7 +14,6 @@ from scp_node.jobs.intake import Filing
 from scp_node.jobs.refusals import Refusals
 from scp_node.jobs.reports import Reports
 from scp_node.jobs.roles import Shared
-from scp_node.results.uids import IMPLEMENTATION_CLASS_UID, implementation_version_name
 from scp_node.scp.notices import Notice, Notify
 from scp_node.scp.part10 import Implementation
 from scp_node.scp.server import Receiver, listen
@@ -124,7 +124,7 @@ class Receiving:
             self._filing.accept,
             available_transfer_syntaxes(),
             implementation=Implementation(
-                class_uid=IMPLEMENTATION_CLASS_UID, version_name=implementation_version_name()
+                class_uid=implementation.CLASS_UID, version_name=implementation.version_name()
             ),
             port=self._shared.receiver_port,
             listener=listener,

@@ -6,6 +6,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from inference.records import Prediction
+from scp_node import implementation
 from scp_node.results import context, uids, wording
 from scp_node.results.case import Case, ResultObject, uid_of
 from scp_node.results.codes import Concept
@@ -25,8 +26,8 @@ def start(case: Case, *, sop_class_uid: str, sop_instance_uid: str, transfer_syn
     meta.MediaStorageSOPClassUID = sop_class_uid
     meta.MediaStorageSOPInstanceUID = sop_instance_uid
     meta.TransferSyntaxUID = transfer_syntax_uid or ExplicitVRLittleEndian
-    meta.ImplementationClassUID = uids.IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = uids.implementation_version_name()
+    meta.ImplementationClassUID = implementation.CLASS_UID
+    meta.ImplementationVersionName = implementation.version_name()
     result = FileDataset(None, {}, preamble=b"\0" * 128, file_meta=meta)
     result.SOPClassUID = sop_class_uid
     result.SOPInstanceUID = sop_instance_uid

@@ -1,6 +1,5 @@
 """Deterministic UIDs: the same analysis has the same UIDs for ever, any other analysis has others."""
 
-import re
 import uuid
 from functools import cache
 from importlib import metadata
@@ -37,15 +36,7 @@ def device_uid(weights_sha256: str) -> str:
     return uid("device", weights_sha256)
 
 
-IMPLEMENTATION_CLASS_UID = uid("implementation")
-
-
 @cache
 def software_version() -> str:
     """Version of this distribution, ``0.1.0``."""
     return metadata.version(PRODUCT)
-
-
-def implementation_version_name() -> str:
-    """Implementation Version Name (0002,0013), at most 16 characters."""
-    return ("SCPNODE_" + re.sub(r"[^0-9A-Za-z]", "_", software_version()).upper())[:16]

@@ -215,7 +215,7 @@ class Receiver:
         for server in self._servers:
             self._spawn("receiver", self._serve, server)
         if self._credentials is not None:
-            self._spawn("certificates", self._watch, self._credentials)
+            self._spawn("certificates", self._credentials.follow, self._stopping, _WATCH_S)
         _log.info(
             "receiver started",
             ae_title=settings.ae_title,
@@ -297,14 +297,6 @@ class Receiver:
             except Exception:  # top of a thread: a port that has gone quiet would look like a node that is well
                 _log.exception("accepting failed and goes on")
                 is_over = self._stopping.wait(_POLL_S)
-
-    def _watch(self, credentials: ServerCredentials) -> None:
-        """Follow the files of certificates, and warn before one expires."""
-        while True:
-            credentials.warn_of_expiry()
-            if self._stopping.wait(_WATCH_S):
-                return
-            credentials.refresh()
 
     def _application_entity(self) -> ApplicationEntity:
         settings = self._settings

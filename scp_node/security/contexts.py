@@ -2,6 +2,7 @@
 
 import contextlib
 import hmac
+import socket
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -53,7 +54,7 @@ def client_context(destination: DicomDestination) -> tuple["ClientContext", str]
     Raises
     ------
     CredentialsError
-        A file is missing, holds something else, or its mode is too wide.
+        A file is missing, holds something else, or its mode is too wide; the name is none.
     """
     context = ClientContext(ssl.PROTOCOL_TLS_CLIENT)
     _restrict(context, ssl.TLSVersion.TLSv1_2)
@@ -68,7 +69,13 @@ def client_context(destination: DicomDestination) -> tuple["ClientContext", str]
         _load_authorities(context, destination.tls_authorities)
     else:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    return context, destination.tls_host_name or destination.host
+    name = destination.tls_host_name or destination.host
+    try:
+        # Tried here: within pynetdicom it ends a thread, and nobody learns why.
+        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=name)
+    except ValueError as error:
+        raise CredentialsError(f"a certificate cannot have the name {name}") from error
+    return context, name
 
 
 def collector_context(settings: SyslogSettings) -> tuple[ssl.SSLContext, str]:
@@ -139,6 +146,10 @@ class ClientContext(ssl.SSLContext):
     def close(self) -> None:
         """Close the connection if it is still open; pynetdicom forgets to when connecting failed."""
         if self.connection is not None:
+            with contextlib.suppress(OSError):
+                # Who still reads or writes is woken by it. Not the method of an SSLSocket, which takes the encryption
+                # away from under another thread.
+                socket.socket.shutdown(self.connection, socket.SHUT_RDWR)
             with contextlib.suppress(OSError):
                 self.connection.close()
 

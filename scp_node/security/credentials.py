@@ -5,10 +5,14 @@ import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 
+import structlog
+
 from config.receiver import ReceiverTlsSettings
 from scp_node.security.certificates import CredentialsError, certificates_of_listener
 from scp_node.security.contexts import server_context
 from scp_node.security.events import EventKind, SecurityEvent, Sink
+
+_log = structlog.get_logger(__name__)
 
 _Signature = tuple[tuple[int, ...], ...]
 
@@ -90,6 +94,20 @@ class ServerCredentials:
                 self._sink(
                     SecurityEvent(kind=EventKind.CERTIFICATE_EXPIRES, reason=reason, subject=subject, is_tls=True)
                 )
+
+    def follow(self, stopping: threading.Event, every_s: float) -> None:
+        """Read the files again when they change, and warn before a certificate expires, until it is time to stop."""
+        is_failing = False
+        while not stopping.is_set():
+            try:
+                self.refresh()
+                self.warn_of_expiry()
+                is_failing = False
+            except Exception:  # top of a thread: years later a certificate would expire that was renewed in time
+                if not is_failing:
+                    _log.warning("certificates cannot be followed now", used_for=self._used_for, exc_info=True)
+                is_failing = True
+            stopping.wait(every_s)
 
     def _sign(self) -> _Signature:
         """What tells that a file has changed: one that was replaced by renaming has another inode.

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.association import Association
 
-from scp_node.delivery.transmission import Messages
+from scp_node.delivery.messages import Messages
 from tests.faults.records import Record
 
 _AGAIN_S = 0.3

@@ -25,7 +25,7 @@ import psutil
 from pydicom import dcmread
 from pynetdicom import AE
 
-from scp_node.delivery.transmission import Messages
+from scp_node.delivery.messages import Messages
 from scp_node.demo.phantoms import uid
 from scp_node.jobs.admin import Admin
 from tests.faults import radiographs

@@ -10,7 +10,7 @@ from pynetdicom.dimse_messages import N_ACTION_RSP, N_EVENT_REPORT_RSP
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
 
 from scp_node.delivery.commitment import CommitmentReport
-from scp_node.delivery.transmission import Messages
+from scp_node.delivery.messages import Messages
 from scp_node.jobs.reports import Reports
 from scp_node.jobs.tables import commitment
 

@@ -94,7 +94,7 @@ def make(tmp_path):
 
 
 def _to(port, **options):
-    values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_s": 10.0, "keep_open_s": 60.0}
+    values = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "timeout_s": 60.0, "keep_open_s": 60.0}
     return DicomDestination(port=port, **{**values, **options})
 
 

@@ -71,12 +71,18 @@ class Peer:
         ae.add_supported_context(SecondaryCaptureImageStorage, ExplicitVRLittleEndian)
         handlers = [
             (evt.EVT_C_STORE, self._store),
-            (evt.EVT_ACCEPTED, lambda event: self.accepted.append(event.assoc)),
+            (evt.EVT_ESTABLISHED, lambda event: self.accepted.append(event.assoc)),
             (evt.EVT_RELEASED, lambda _: self.ended.set()),
         ]
         self.server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
         port = self.server.server_address[1]
-        self.destination = DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_s=10.0)
+        self.destination = DicomDestination(name="pacs", ae_title="PACS", host="127.0.0.1", port=port, timeout_s=60.0)
+
+    @property
+    def association(self):
+        """Its end of the only one; it is in order a moment after who asked knows."""
+        _until(lambda: self.accepted)
+        return self.accepted[0]
 
     def _store(self, event):
         self.stored.append(str(event.request.AffectedSOPInstanceUID))
@@ -243,7 +249,7 @@ def test_a_file_that_is_missing_harms_no_other(peer, connection, item):
 
 
 def test_an_association_that_has_ended_is_no_way_to_send(peer, connection, item):
-    peer.accepted[0].abort()
+    peer.association.abort()
     _until(lambda: not connection.is_usable)
     with pytest.raises(RuntimeError):
         _store(connection, item)
@@ -265,13 +271,13 @@ def test_an_open_association_asks_seldom(peer, connection):
 
 
 def test_the_end_by_the_peer_is_noticed_while_nothing_is_sent(peer, connection):
-    peer.accepted[0].abort()
+    peer.association.abort()
     _until(lambda: not connection.is_usable)
 
 
 def test_the_peer_s_release_is_answered(peer, connection):
-    peer.accepted[0].release()
-    assert peer.accepted[0].is_released
+    peer.association.release()
+    assert peer.association.is_released
     _until(lambda: not connection.is_usable)
 
 

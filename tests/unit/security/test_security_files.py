@@ -1,12 +1,15 @@
 """Certificates as files: what they say, when they are refused, when a person is needed."""
 
+import errno
 import shutil
 import ssl
 import stat
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from structlog.testing import capture_logs
 
 from config.destinations import DicomDestination
 from config.load import load
@@ -314,3 +317,22 @@ def test_a_key_of_another_certificate_is_found_before_a_start(files, tmp_path, c
     assert capsys.readouterr().err == f"scp-node: {config}: TLS of {user}: {sentence}\n"
     found = {one.check: (one.level, one.detail) for one in checks.certificates(load(config, {}))}
     assert found == {f"TLS of {user}": ("failed", sentence)}
+
+
+def test_following_the_files_survives_an_error_that_nobody_foresaw(files, monkeypatch):
+    """Years later a certificate would expire that was renewed in time."""
+    credentials = ServerCredentials(tls(files), lambda event: None)
+    stopping, tried = threading.Event(), []
+
+    def refresh():
+        tried.append(None)
+        if len(tried) < 4:
+            raise OSError(errno.EMFILE, "Too many open files")
+        stopping.set()
+
+    monkeypatch.setattr(credentials, "refresh", refresh)
+    with capture_logs() as logs:
+        credentials.follow(stopping, 0.001)
+    assert len(tried) == 4
+    # Once when it begins, not at each attempt.
+    assert [line["event"] for line in logs] == ["certificates cannot be followed now"]
