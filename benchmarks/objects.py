@@ -36,6 +36,7 @@ def analysis():
             weights_sha256="a" * 64,
             target_layer="features",
             preprocessing="auto;224x224;mean=0.5;std=0.25",
+            calibration="platt;slope=1.0;intercept=-1.5",
             probability=0.2 + 0.2 * number,
             threshold=0.25,
             saliency=saliency / saliency.max(),

@@ -118,7 +118,8 @@ def _write(folder: Path, network: "nn.Module", manifest: Manifest) -> Manifest:
             written = write_checkpoint(partial, network.state_dict(), manifest)
             partial.rename(folder)
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+        # A file where the folder above should be "exists", too.
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST) and folder.exists():
             raise _taken(folder) from error
         raise CheckpointError(folder.name, f"cannot write {folder}: {error.strerror}") from error
     return written

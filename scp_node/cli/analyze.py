@@ -161,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
             _show(judged.outcome, file)
         if args.out is not None:
             try:
-                folder = _own_folder(args.out, file, folders)
+                folder = _own_folder(args.out, file, folders, settings.analysis.models)
                 _write(judged.outcome, folder, settings.results)
             except OSError as error:
                 failed = True
@@ -237,7 +237,7 @@ def _prepare(out: Path) -> None:
         raise OutputError(f"--out {out}: cannot be written: {os.strerror(errno.EACCES)}")
 
 
-def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:
+def _own_folder(out: Path, file: Path, taken: set[str], in_use: Sequence[str]) -> Path:
     """A folder for one input, named after it and never shared with another.
 
     Results of an earlier run are removed: the input may be another file of that name, of another patient.
@@ -252,10 +252,12 @@ def _own_folder(out: Path, file: Path, taken: set[str]) -> Path:
     taken.add(name)
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    models = [spec.name for spec in MODELS]
-    parts = [*ResultKind, *models, *(f"{kind}_{model}" for kind in ResultKind for model in models)]
-    for earlier in (folder / f"{part}.{kind}" for part in parts for kind in ("dcm", "png")):
-        earlier.unlink(missing_ok=True)
+    models = {spec.name for spec in MODELS} | set(in_use)
+    pictures = [f"{part}.png" for part in (ResultKind.MONTAGE, *models)]
+    objects = [f"{kind}.dcm" for kind in ResultKind if kind is not ResultKind.SINGLE]
+    # What this command writes, and nothing else: the folder may be the user's own.
+    for earlier in (*pictures, *objects, *(f"{ResultKind.SINGLE}_{model}.dcm" for model in models)):
+        (folder / earlier).unlink(missing_ok=True)
     return folder
 
 

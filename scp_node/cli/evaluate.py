@@ -125,8 +125,12 @@ def _settings(args: argparse.Namespace) -> AnalysisSettings:
 def _prepare(out: Path) -> None:
     """Make the folder before anything is measured for it."""
     out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
+    _require_writable(out)
+
+
+def _require_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _notes(args: argparse.Namespace, settings: AnalysisSettings) -> str:
@@ -136,7 +140,9 @@ def _notes(args: argparse.Namespace, settings: AnalysisSettings) -> str:
     if find_spec("matplotlib") is None:
         raise OutputError("cards need plots, and matplotlib is not installed; pip install 'scp-node[training]'")
     for name in settings.models:
-        read_record((settings.checkpoints or default_folder()) / name)
+        folder = (settings.checkpoints or default_folder()) / name
+        read_record(folder)
+        _require_writable(folder)
     return args.notes.read_text(encoding="utf-8") if args.notes else ""
 
 

@@ -89,7 +89,10 @@ async def log_out(
 
 def _own(target: str) -> str:
     """A page of this console; anything else becomes the first one."""
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError:  # half an IPv6 address, say
+        return "/"
     is_own = not parts.scheme and not parts.netloc and parts.path.startswith("/") and not target.startswith("//")
     if not is_own or "\\" in target or len(target) > _LONGEST_TARGET:
         return "/"

@@ -176,6 +176,9 @@ def connect(
     with_it: list[socket.socket | Waiting] = []
     serving: Serving | None = None
     if association.is_established:
+        # Accepted, and not said in which syntax: nothing can be sent in it, and pynetdicom stumbles over it.
+        usable = {number: one for number, one in association._accepted_cx.items() if one.transfer_syntax}
+        association._accepted_cx = usable
         with_it += set_up(association, ae.raw, destination.timeout_s)
         # Without handlers too: a peer may send a report where none is expected.
         serving = Serving(association)

@@ -109,7 +109,7 @@ def ask(
         with open_association(
             destination, calling_ae_title, proposed, [(evt.EVT_N_EVENT_REPORT, on_event)]
         ) as association:
-            if not association.is_established:
+            if not association.is_established or not association.accepted_contexts:
                 return AskOutcome(asked=Asked.DECLINED, detail=f"{title} accepts no Storage Commitment")
             answer, _ = association.send_n_action(request, _REQUEST, SOP_CLASS, SOP_INSTANCE)
             if "Status" not in answer:

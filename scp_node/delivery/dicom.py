@@ -171,8 +171,6 @@ def _syntaxes(item: Outgoing) -> tuple[str, ...]:
 def _accepted(association: Association) -> Accepted:
     accepted: Accepted = {}
     for context in association.accepted_contexts:
-        if not context.transfer_syntax:  # accepted, and not said in which
-            continue
         contexts = accepted.setdefault(str(context.abstract_syntax), {})
         contexts.setdefault(str(context.transfer_syntax[0]), context.context_id)
     return accepted
@@ -186,7 +184,7 @@ def echo(destination: DicomDestination, *, calling_ae_title: str) -> EchoOutcome
         with open_association(
             destination, calling_ae_title, [(str(Verification), str(ImplicitVRLittleEndian))]
         ) as association:
-            if not association.is_established:
+            if not association.is_established or not association.accepted_contexts:
                 detail = f"{destination.ae_title} accepts no C-ECHO"
             else:
                 answer = association.send_c_echo()

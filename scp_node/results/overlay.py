@@ -6,7 +6,7 @@ Aspect Ratio shows them right too.
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil, sqrt
+from math import ceil, isfinite, sqrt
 
 import cv2
 import numpy as np
@@ -78,7 +78,9 @@ def pixel_aspect(header: SourceHeader) -> float:
         values = context.text(header.dataset, keyword).split("\\")
         if len(values) == 2 and all(values):
             vertical, horizontal = map(float, values)
-            if 0 < max(vertical, horizontal) <= MAXIMUM_ASPECT * min(vertical, horizontal):
+            longest, shortest = max(vertical, horizontal), min(vertical, horizontal)
+            # A Decimal String may be larger than any float.
+            if isfinite(longest) and 0 < longest <= MAXIMUM_ASPECT * shortest:
                 return vertical / horizontal
     return 1.0
 

@@ -92,8 +92,10 @@ class UpperLayer(DULServiceProvider):  # type: ignore[misc] # pynetdicom is unty
             super().run_reactor()
         except Exception as error:  # The state machine lets pass what a malformed A-ASSOCIATE-RQ raises.
             if self.assoc.peer is None:
-                # Else it is an answer, say, that comes when the association is over: nothing that the peer has sent.
                 self.assoc.report(f"malformed A-ASSOCIATE-RQ ({type(error).__name__})")
+            else:
+                # An answer, say, that comes when the association is over, or an A-ABORT without a known source.
+                _log.info("connection ended", error=type(error).__name__)
             abort = A_ABORT_RQ()
             abort.source, abort.reason_diagnostic = 2, 6  # service provider, invalid PDU parameter (PS3.8 Table 9-26)
             self.socket.send(abort.encode())

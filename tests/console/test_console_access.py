@@ -73,6 +73,7 @@ def test_a_log_in_leads_to_the_page_that_was_asked_for_with_its_filter(guarded_c
     [to] = re.findall(r'name="next" value="([^"]+)"', guarded_client.get(sent).text)
     too_long = guarded_client.get(f"/worklist?uid={'1' * 2000}").headers["location"]
     assert 'name="next" value="/"' in guarded_client.get(too_long).text
+    assert 'name="next" value="/"' in guarded_client.get("/login?next=//[").text
     answer = guarded_client.post("/login", data={"name": "viewer", "password": PASSWORD, "next": html.unescape(to)})
     assert answer.headers["location"] == asked
 

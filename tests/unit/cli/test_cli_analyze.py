@@ -145,6 +145,23 @@ def test_results_of_two_files_of_one_name_are_not_mixed(inputs, tmp_path):
     assert sorted(file.name for file in (out / "chest").iterdir()) == ["montage.png", "notes.dcm", "resnet18.png"]
 
 
+def test_only_what_an_earlier_run_wrote_is_removed(inputs, tmp_path, monkeypatch, random_checkpoints):
+    """Also of a model that was imported; a user's own files stay, though they are named after a kind or a model."""
+    folder = tmp_path / "out" / "chest"
+    folder.mkdir(parents=True)
+    own = ["resnet18.dcm", "single.png", "text_summary.png"]
+    for name in (*own, "mine.png", "single_mine.dcm"):
+        (folder / name).write_bytes(b"of another patient")
+    checkpoints = Path(shutil.copytree(random_checkpoints / "resnet18", tmp_path / "checkpoints" / "mine")).parent
+    manifest = checkpoints / "mine" / "model.json"
+    manifest.write_text(manifest.read_text().replace('"name": "resnet18"', '"name": "mine"'))
+    monkeypatch.setenv("SCP_NODE__ANALYSIS__CHECKPOINTS", str(checkpoints))
+    monkeypatch.setenv("SCP_NODE__ANALYSIS__MODELS", '["mine"]')
+    assert main(["analyze", str(inputs / "chest.png"), "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert sorted(file.name for file in folder.iterdir()) == sorted([*own, "mine.png", "montage.png"])
+    assert (folder / "mine.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_no_name_of_a_file_leads_out_of_the_folder(inputs, tmp_path):
     file = Path(shutil.copy(inputs / "chest.png", tmp_path / "...png"))
     out = tmp_path / "deep" / "out"

@@ -14,7 +14,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPu
 
 from config.destinations import DicomDestination
 from scp_node import implementation
-from scp_node.delivery import dicom
+from scp_node.delivery import commitment, dicom
 from scp_node.delivery.association import NoAssociationError, connect
 from scp_node.delivery.keeping import Associations
 from scp_node.delivery.wire import MAXIMUM_PDU_BYTES
@@ -200,7 +200,14 @@ def test_a_node_that_stops_does_not_wait_for_releases(make, monkeypatch):
 
 def test_a_report_where_nobody_expects_it_holds_no_release_up(make):
     """As `test_serving` for an association that was opened for something else."""
-    peer = make(associated(lambda _, wire: (read(wire), wire.sendall(RELEASE_RP))))
+
+    def until_release(_peer, wire):
+        """The answer to the report, or what ends the association, comes first."""
+        while read(wire)[:1] not in (b"\5", b""):
+            pass
+        wire.sendall(RELEASE_RP)
+
+    peer = make(associated(until_release))
     connection = connect(peer.destination(LIMIT_S), "NODE", CONTEXTS)
     association = connection.association
     association._reactor_checkpoint.clear()
@@ -246,8 +253,16 @@ def test_a_host_that_is_no_name_is_no_error_of_this_node():
 
 def test_a_context_without_a_transfer_syntax_is_not_accepted(make):
     peer = make(associated(lambda _, wire: (read(wire), wire.sendall(RELEASE_RP)), syntax=b""))
-    outcomes = dicom.negotiate(peer.destination(LIMIT_S), CONTEXTS, calling_ae_title="NODE")
+    destination = peer.destination(LIMIT_S)
+    outcomes = dicom.negotiate(destination, CONTEXTS, calling_ae_title="NODE")
     assert [outcome.is_accepted for outcome in outcomes] == [False, False]
+    echo = dicom.echo(destination, calling_ae_title="NODE")
+    assert echo.is_present
+    assert echo.detail == "PACS accepts no C-ECHO"
+    asked = commitment.ask(
+        [("1.2", "2.25.1")], destination, calling_ae_title="NODE", transaction_uid="2.25.2", on_report=bool
+    )
+    assert asked.asked is commitment.Asked.DECLINED
 
 
 def test_what_this_node_says_of_itself(make):

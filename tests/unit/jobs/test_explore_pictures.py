@@ -44,10 +44,12 @@ def test_pixels_are_square(tmp_path, spacing, rows, columns, size):
     assert decoded.shape[:2] == (shown["rows"], shown["columns"])
 
 
-def test_a_spacing_that_is_no_number_is_none(tmp_path):
+@pytest.mark.parametrize("spacing", [b"wide\\0.1", b"9e999\\9e999 ", b"9e999\\9e307 "])
+def test_a_spacing_that_is_no_number_is_none(tmp_path, spacing):
+    """A Decimal String may be larger than any float."""
     dataset = cr(rows=512, columns=480)
     for keyword in ("PixelSpacing", "ImagerPixelSpacing"):
         tag = Tag(keyword)
-        dataset[tag] = RawDataElement(tag, "DS", 8, b"wide\\0.1", 0, False, True)
+        dataset[tag] = RawDataElement(tag, "DS", len(spacing), spacing, 0, False, True)
     shown = _shown(tmp_path, dataset, 2048)
     assert (shown["rows"], shown["columns"]) == (512, 480)

@@ -73,6 +73,14 @@ def test_of_two_imports_of_one_name_the_first_that_is_done_stays(tmp_path, state
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine", "ours.pth", "theirs.pth"]
 
 
+def test_a_file_where_the_folder_of_all_should_be_is_not_called_a_model(tmp_path, state):
+    """Another name would help nobody."""
+    torch.save(state, tmp_path / "weights.pth")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointError, match=r"cannot write .*: File exists"):
+        bring_in(tmp_path / "weights.pth", tmp_path / "file")
+
+
 def test_an_interrupted_import_leaves_no_folder(tmp_path, state, monkeypatch):
     torch.save(state, tmp_path / "weights.pth")
 

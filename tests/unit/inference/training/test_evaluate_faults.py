@@ -1,6 +1,7 @@
 """`scp-node evaluate` finds out what it cannot write before it measures, and a card is of the checkpoint alone."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def test_notes_and_records_of_cards_are_looked_for_first(phantoms, exported, tmp
     (checkpoints / "resnet18" / "training.json").unlink()
     assert _evaluate(phantoms, checkpoints, "--json", "--card") == 1
     assert "training.json" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("nothing_judged")
+def test_a_folder_that_takes_no_card_is_said_first(phantoms, exported, monkeypatch, capsys):
+    folder, access = exported[0] / "resnet18", os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder and access(path, mode))
+    assert _evaluate(phantoms, exported[0], "--json", "--card") == 1
+    assert f"{folder}: Permission denied" in capsys.readouterr().err
 
 
 def test_a_card_does_not_take_the_thresholds_of_a_site(phantoms, exported, tmp_path, monkeypatch, capsys):
