@@ -87,7 +87,8 @@ class Installation:
                     "ae_title": name.upper(),
                     "host": "127.0.0.1",
                     "port": ports[name],
-                    "timeout_s": 60.0,
+                    # Who is killed while it asks for a destination has claimed the question for four times this.
+                    "timeout_s": 10.0,
                 }
                 for name in destinations
             ],
