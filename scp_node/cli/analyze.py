@@ -1,8 +1,6 @@
 """`scp-node analyze`: the models on files, without a server, through the same functions as received instances."""
 
 import argparse
-import errno
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +14,7 @@ from inference.imaging.source import read_header
 from inference.models.catalog import MODELS
 from inference.records import Analysis, Ineligibility
 from scp_node.cli.options import add_command, add_config, settings_of
-from scp_node.cli.output import cell, console, predictions_table, write_json
+from scp_node.cli.output import cell, console, predictions_table, require_writable, write_json
 from scp_node.errors import NodeError, ResultError
 from scp_node.records import ResultKind
 from scp_node.telemetry import logs
@@ -231,10 +229,9 @@ def _prepare(out: Path) -> None:
     """Make the folder before anything is computed for it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
+        require_writable(out)
     except OSError as error:
         raise OutputError(f"--out {out}: cannot be written: {error.strerror or error}") from error
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise OutputError(f"--out {out}: cannot be written: {os.strerror(errno.EACCES)}")
 
 
 def _own_folder(out: Path, file: Path, taken: set[str], in_use: Sequence[str]) -> Path:

@@ -2,9 +2,7 @@
 
 import argparse
 import csv
-import errno
 import json
-import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +17,7 @@ from inference.training.dataset import DatasetError, LabelledImage, read_labels
 from inference.training.evaluate import Kind, Measurement, Scores, measure, score, to_json
 from inference.training.metrics import OperatingPoint, Share
 from scp_node.cli.options import add_command, add_config, settings_of
-from scp_node.cli.output import cell, console, table, write_json
+from scp_node.cli.output import cell, console, require_writable, table, write_json
 from scp_node.errors import NodeError
 
 if TYPE_CHECKING:
@@ -125,12 +123,7 @@ def _settings(args: argparse.Namespace) -> AnalysisSettings:
 def _prepare(out: Path) -> None:
     """Make the folder before anything is measured for it."""
     out.mkdir(parents=True, exist_ok=True)
-    _require_writable(out)
-
-
-def _require_writable(folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    require_writable(out)
 
 
 def _notes(args: argparse.Namespace, settings: AnalysisSettings) -> str:
@@ -142,7 +135,7 @@ def _notes(args: argparse.Namespace, settings: AnalysisSettings) -> str:
     for name in settings.models:
         folder = (settings.checkpoints or default_folder()) / name
         read_record(folder)
-        _require_writable(folder)
+        require_writable(folder)
     return args.notes.read_text(encoding="utf-8") if args.notes else ""
 
 

@@ -1,9 +1,12 @@
 """How commands speak: tables for people, one JSON object a line for programs; both on standard output."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -64,3 +67,9 @@ def size(size_bytes: int) -> str:
 def moment(time: datetime) -> str:
     """Return a time for people, in the zone of this machine, and as `jobs list --since` takes it."""
     return time.astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def require_writable(folder: Path) -> None:
+    """Raise PermissionError for a folder that takes no files, before anything is computed for it."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

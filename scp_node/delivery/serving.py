@@ -35,7 +35,7 @@ class Serving:
         try:
             self._serve(message, context_id)
         finally:
-            # At worst too early: answers are kept for who asked (transmission.Messages), paused or not.
+            # At worst too early: answers are kept for who asked (messages.Messages), paused or not.
             self._association._is_paused = True
             with self._changed:
                 self._unanswered -= 1

@@ -6,9 +6,9 @@ import time
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+from reporting_peer import report_while_releasing
 
 from config.destinations import DicomDestination
 from scp_node.delivery import association as associations
@@ -110,18 +110,7 @@ def test_who_releases_does_not_wait_for_a_thread_that_waits_for_it(provider):
     ignored = [(evt.EVT_N_EVENT_REPORT, lambda _: (0x0000, None))]
     connection = connect(provider.destination, "NODE", [(SOP_CLASS, "1.2.840.10008.1.2")], ignored)
     association = connection.association
-    # As a release begins: nobody passes any more.
-    association._reactor_checkpoint.clear()
-    deadline = time.monotonic() + LIMIT_S
-    while not association._is_paused:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.1)
-    report = N_EVENT_REPORT()
-    report.MessageID, report.EventTypeID = 1, 1
-    report.AffectedSOPClassUID = StorageCommitmentPushModel
-    report.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
-    association._serve_request(report, association.accepted_contexts[0].context_id)
+    report_while_releasing(association, association.accepted_contexts[0].context_id)
     released = threading.Thread(target=connection.close, daemon=True)
     released.start()
     released.join(LIMIT_S)

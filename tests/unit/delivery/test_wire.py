@@ -8,9 +8,10 @@ import time
 
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
-from pynetdicom.dimse_primitives import C_ECHO, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import C_ECHO
 from pynetdicom.pdu import A_ASSOCIATE_RQ
-from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance, Verification
+from pynetdicom.sop_class import Verification
+from reporting_peer import report_while_releasing
 
 from config.destinations import DicomDestination
 from scp_node import implementation
@@ -210,17 +211,7 @@ def test_a_report_where_nobody_expects_it_holds_no_release_up(make):
     peer = make(associated(until_release))
     connection = connect(peer.destination(LIMIT_S), "NODE", CONTEXTS)
     association = connection.association
-    association._reactor_checkpoint.clear()
-    deadline = time.monotonic() + LIMIT_S
-    while not association._is_paused:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.2)
-    report = N_EVENT_REPORT()
-    report.MessageID, report.EventTypeID = 1, 1
-    report.AffectedSOPClassUID = StorageCommitmentPushModel
-    report.AffectedSOPInstanceUID = StorageCommitmentPushModelInstance
-    association._serve_request(report, association.accepted_contexts[1].context_id)
+    report_while_releasing(association, association.accepted_contexts[1].context_id)
     within(connection.close)
 
 
